@@ -1,0 +1,115 @@
+"""What a backend, a kernel and a plan promise. Third parties subclass these; see docs/adding-a-backend.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..core.operation import Features, Request
+from ..core.profile import Curve, Estimate
+
+
+class Plan:
+    """A kernel made ready for one request. ``run`` may be called from several threads at once."""
+
+    nbytes: int = 0
+
+    def run(self, *arrays: Any) -> Any:
+        """Compute. Operands come in the kernel's native array kind, on its device; the result stays there."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Give back what the plan holds when it leaves the cache; a call in another thread may still be running it."""
+
+
+class Kernel:
+    """One way to run an operation on one device.
+
+    Attributes
+    ----------
+    name : str
+        Unique within the operation: what ``using(kernel=...)`` and ``explain`` say.
+    operation : str
+        Name of the operation.
+    device : str
+        Device that it runs on.
+    native : str
+        Array kind that its plans take and return.
+    """
+
+    name: str = ""
+    operation: str = ""
+    device: str = "cpu"
+    native: str = "numpy"
+
+    def supports(self, request: Request) -> bool | str:
+        """Return True, or the reason in words why this kernel cannot run the request."""
+        raise NotImplementedError
+
+    def plan(self, request: Request) -> Plan:
+        """Return a plan; the place for all work that calls of one request can share."""
+        raise NotImplementedError
+
+    def features(self, request: Request) -> Features:
+        """Return the request's place in this kernel's time model (by default the operation's own)."""
+        return request.operation.features(request)
+
+    def estimate(self, request: Request, curves: Mapping[str, Curve]) -> Estimate | None:
+        """Predict time and error from what the profile measured; None where nothing was.
+
+        ``curves`` maps parameter classes to measured curves of this kernel. A kernel whose requests are made of
+        several parts (an expression) overrides this and adds the parts up.
+        """
+        features = self.features(request)
+        curve = curves.get(features.name)
+        return None if curve is None else curve.at(features.at)
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.operation}/{self.name} on {self.device}>"
+
+
+class Backend:
+    """Devices, memory and kernels of one world."""
+
+    name: str = ""
+
+    def available(self) -> bool | str:
+        """Return True, or the exact reason why this backend cannot be used here."""
+        return True
+
+    def remedy(self) -> str | None:
+        """Return the command that would make the backend available, if there is one."""
+        return None
+
+    def devices(self) -> Sequence[str]:
+        """Return the names of the devices, for example ``["cuda:0", "cuda:1"]``."""
+        raise NotImplementedError
+
+    def kernels(self) -> Sequence[Kernel]:
+        """Return every kernel, once for each device, in order of preference where nothing was measured."""
+        raise NotImplementedError
+
+    def validators(self, device: str) -> dict[str, str]:
+        """Return what must be unchanged for a measurement on this device to stay valid."""
+        raise NotImplementedError
+
+    def facts(self, device: str) -> dict[str, str]:
+        """Return what ``adaptive doctor`` shows of a device."""
+        return self.validators(device)
+
+    def memory(self, device: str) -> int | None:
+        """Return the bytes of memory that the device has, or None where that cannot be told."""
+        return None
+
+    def upload(self, host: np.ndarray, device: str) -> Any:
+        """Copy a NumPy array to a device and return it in the backend's native kind."""
+        raise NotImplementedError
+
+    def download(self, array: Any) -> np.ndarray:
+        """Copy a native array to the host."""
+        raise NotImplementedError
+
+    def synchronize(self, device: str) -> None:
+        """Wait until everything asked of the device is done."""

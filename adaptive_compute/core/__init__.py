@@ -1,0 +1,1 @@
+"""The core: knows no library but NumPy, and re-exports nothing."""

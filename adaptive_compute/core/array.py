@@ -1,0 +1,277 @@
+"""What kind of array an operand is and where it lives, without importing a library that is not loaded.
+
+An *array kind* is one array type that the library accepts: NumPy and torch here; a backend registers its own (CuPy,
+Vulkan). Kinds that live on the host view the same memory as NumPy does, so going from one to another copies nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .errors import ArgumentError, DtypeError
+from .transfer import counters
+
+
+class Operand(NamedTuple):
+    """An operand without its data."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    device: str
+    kind: str
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        count = 1
+        for length in self.shape:
+            count *= length
+        return count
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return self.size * itemsize(self.dtype)
+
+
+_ITEMSIZES = {"bfloat16": 2}
+
+
+def itemsize(dtype: str) -> int:
+    """Return the bytes of one element of a dtype given by name."""
+    size = _ITEMSIZES.get(dtype)
+    if size is None:
+        size = _ITEMSIZES[dtype] = np.dtype(dtype).itemsize
+    return size
+
+
+class ArrayKind:
+    """One array type. A subclass answers what an array of it is, and turns it into a NumPy view and back.
+
+    ``modules`` are the top-level modules whose types may be of this kind: an object whose type comes from elsewhere
+    is never asked, so a library that is not loaded is never imported.
+    """
+
+    name: str = ""
+    modules: tuple[str, ...] = ()
+    differentiable = False
+
+    def matches(self, kind: type) -> bool:
+        """Tell whether objects of this type are of this kind."""
+        raise NotImplementedError
+
+    def describe(self, array: Any) -> Operand:
+        """Return shape, dtype and device of an array."""
+        raise NotImplementedError
+
+    def to_numpy(self, array: Any) -> np.ndarray:
+        """Return a NumPy view of an array that lives on the host."""
+        raise NotImplementedError
+
+    def from_numpy(self, array: np.ndarray) -> Any:
+        """Return this kind's view of a NumPy array, on the host."""
+        raise NotImplementedError
+
+    def fit(self, array: Any, axis: int, length: int) -> Any:
+        """Return an array cut, or padded with zeros at the end, to a length along one axis."""
+        raise NotImplementedError
+
+    def constant(self, values: np.ndarray, like: Any) -> Any:
+        """Return values as an array of this kind, with the device and the real dtype of another."""
+        raise NotImplementedError
+
+    def needs_gradient(self, array: Any) -> bool:
+        """Tell whether a call with this operand must be recorded for differentiation."""
+        return False
+
+    def differentiate(self, run: Any, operation: Any, params: Any, arrays: tuple[Any, ...]) -> Any:
+        """Run an operation so that the array library can differentiate it."""
+        raise NotImplementedError
+
+
+class NumpyKind(ArrayKind):
+    """``numpy.ndarray`` on the host."""
+
+    name = "numpy"
+    modules = ("numpy",)
+
+    def matches(self, kind: type) -> bool:
+        return issubclass(kind, (np.ndarray, np.generic))
+
+    def describe(self, array: Any) -> Operand:
+        return Operand(array.shape, array.dtype.name, "cpu", "numpy")
+
+    def to_numpy(self, array: Any) -> np.ndarray:
+        return array
+
+    def from_numpy(self, array: np.ndarray) -> np.ndarray:
+        return array
+
+    def fit(self, array: Any, axis: int, length: int) -> Any:
+        have = array.shape[axis]
+        if have >= length:
+            return array[(slice(None),) * axis + (slice(length),)] if have > length else array
+        padding = np.zeros((*array.shape[:axis], length - have, *array.shape[axis + 1 :]), array.dtype)
+        return np.concatenate([array, padding], axis)
+
+    def constant(self, values: np.ndarray, like: Any) -> Any:
+        return values.astype(like.real.dtype)
+
+
+class TorchKind(ArrayKind):
+    """``torch.Tensor`` on the CPU or, with the CUDA backend, on a GPU."""
+
+    name = "torch"
+    modules = ("torch",)
+    differentiable = True
+
+    def matches(self, kind: type) -> bool:
+        torch = sys.modules.get("torch")
+        return torch is not None and issubclass(kind, torch.Tensor)
+
+    def describe(self, array: Any) -> Operand:
+        return Operand(tuple(array.shape), str(array.dtype)[6:], str(array.device), "torch")
+
+    def to_numpy(self, array: Any) -> np.ndarray:
+        array = array.detach()
+        if array.is_conj() or array.is_neg():
+            counters.count_copy("torch tensor with a lazy conjugate or negative bit")
+            array = array.resolve_conj().resolve_neg()
+        return array.numpy()
+
+    def from_numpy(self, array: np.ndarray) -> Any:
+        import torch
+
+        if not array.flags.writeable:
+            array = _writable_view(array)
+        if any(stride < 0 for stride in array.strides):
+            counters.count_copy("NumPy array with a negative stride, for torch")
+            array = array.copy()
+        return torch.from_numpy(array)
+
+    def fit(self, array: Any, axis: int, length: int) -> Any:
+        have = array.shape[axis]
+        if have >= length:
+            return array.narrow(axis, 0, length) if have > length else array
+        shape = (*array.shape[:axis], length - have, *array.shape[axis + 1 :])
+        return sys.modules["torch"].cat([array, array.new_zeros(shape)], axis)
+
+    def constant(self, values: np.ndarray, like: Any) -> Any:
+        torch = sys.modules["torch"]
+        return torch.as_tensor(values, dtype=like.real.dtype if like.is_complex() else like.dtype, device=like.device)
+
+    def needs_gradient(self, array: Any) -> bool:
+        return bool(array.requires_grad) and sys.modules["torch"].is_grad_enabled()
+
+    def differentiate(self, run: Any, operation: Any, params: Any, arrays: tuple[Any, ...]) -> Any:
+        # By name, because integrations stand above the core and are loaded only when their library is in use.
+        module = importlib.import_module("adaptive_compute.integrations.torch")
+        return module.differentiate(run, operation, params, arrays)
+
+
+class _ViewOf:
+    """Holds a read-only array alive and describes its memory as writable.
+
+    torch has no read-only tensors and warns about the memory of one. Kernels never write to their operands, so the
+    view is safe, and it avoids both the copy and the warning.
+    """
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+        interface = dict(array.__array_interface__)
+        interface["data"] = (interface["data"][0], False)
+        self.__array_interface__ = interface
+
+
+def _writable_view(array: np.ndarray) -> np.ndarray:
+    return np.asarray(_ViewOf(array))
+
+
+NUMPY = NumpyKind()
+_kinds: dict[str, ArrayKind] = {"numpy": NUMPY, "torch": TorchKind()}
+_by_type: dict[type, ArrayKind] = {np.ndarray: NUMPY}
+
+
+def register_kind(kind: ArrayKind) -> None:
+    """Make an array type known to every operation; a backend calls this when it is loaded."""
+    _kinds[kind.name] = kind
+    _by_type.clear()
+    _by_type[np.ndarray] = NUMPY
+
+
+def kind_named(name: str) -> ArrayKind:
+    """Return an array kind by its name."""
+    return _kinds[name]
+
+
+def kind_of(array: Any) -> ArrayKind | None:
+    """Return the kind of an array, or None for an object that no kind knows (a list, a number)."""
+    cls = type(array)
+    kind = _by_type.get(cls)
+    if kind is None:
+        roots = {base.__module__.partition(".")[0] for base in cls.__mro__}
+        for candidate in _kinds.values():
+            if not roots.isdisjoint(candidate.modules) and candidate.matches(cls):
+                kind = _by_type[cls] = candidate
+                break
+    return kind
+
+
+def as_array(value: Any, name: str) -> Any:
+    """Return an operand as an array that kernels can take: known kinds as they are, anything else through NumPy.
+
+    Raises DtypeError for what has no numeric dtype (strings, objects, ragged lists) and ArgumentError for masked
+    arrays, whose mask would be lost silently.
+    """
+    kind = kind_of(value)
+    if kind is None:
+        try:
+            value = np.asarray(value)
+        except ValueError as error:
+            raise DtypeError(f"{name} is not an array of numbers: {error}") from None
+    elif kind is not NUMPY:
+        return value
+    if isinstance(value, np.ma.MaskedArray):
+        raise ArgumentError(f"{name} is a masked array, whose mask would be ignored; pass {name}.filled(...) instead")
+    if type(value) is not np.ndarray:
+        value = np.asarray(value)
+    if value.dtype.kind not in "biufc":
+        raise DtypeError(f"{name} has dtype {value.dtype}; bool, integer, float and complex are accepted")
+    if not value.dtype.isnative:
+        counters.count_copy("array in the other byte order")
+        value = value.astype(value.dtype.newbyteorder("="))
+    return value
+
+
+def describe(array: Any) -> Operand:
+    """Return an operand's shape, dtype, device and kind, without touching its data."""
+    kind = kind_of(array)
+    if kind is None:
+        raise DtypeError(f"not an array that this library knows: {type(array).__name__}")
+    return kind.describe(array)
+
+
+def device_of(array: Any) -> str:
+    """Return the device where an array lives.
+
+    Parameters
+    ----------
+    array : array_like
+        A NumPy array, a torch tensor, an array of a loaded backend, or anything NumPy can read.
+
+    Returns
+    -------
+    str
+        ``"cpu"``, ``"cuda:0"``, ``"vulkan:0"`` ...
+
+    Examples
+    --------
+    >>> import numpy as np, adaptive_compute as ac
+    >>> ac.device_of(np.ones(3))
+    'cpu'
+    """
+    return describe(as_array(array, "array")).device

@@ -1,0 +1,102 @@
+"""Time and error against size: measured points, interpolated in log-log.
+
+A point stands at one or more coordinates (base-2 logarithms of sizes). Points that share the first coordinate form a
+curve over the rest, so that a grid may be ragged: a batch of 4096 is measured at fewer lengths than a batch of 1.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+TINY = 1e-20
+
+
+class Measurement(NamedTuple):
+    """One measured point: median seconds, relative spread, relative L2 error (None where it was not checked)."""
+
+    at: tuple[float, ...]
+    seconds: float
+    spread: float
+    error: float | None
+
+
+class Estimate(NamedTuple):
+    """A prediction for one request: seconds, relative spread, error, and whether it lies outside what was measured."""
+
+    seconds: float
+    spread: float
+    error: float | None
+    extrapolated: bool
+
+
+class _Values(NamedTuple):
+    time: float
+    spread: float
+    error: float
+    outside: bool
+
+
+class _Axis:
+    """Measured values along one coordinate; each value is itself an axis while coordinates are left."""
+
+    def __init__(self, points: Sequence[Measurement], depth: int) -> None:
+        groups: dict[float, list[Measurement]] = {}
+        for point in points:
+            groups.setdefault(point.at[depth], []).append(point)
+        self.at = sorted(groups)
+        last = depth + 1 == len(points[0].at)
+        self.below: list[_Axis | _Values] = [
+            _leaf(groups[at]) if last else _Axis(groups[at], depth + 1) for at in self.at
+        ]
+
+    def value(self, at: Sequence[float], depth: int) -> _Values:
+        position, places = at[depth], self.at
+        outside = not places[0] - 1e-9 <= position <= places[-1] + 1e-9
+        right = min(max(bisect_right(places, position), 1), len(places) - 1)
+        if len(places) == 1:
+            only = self._at(0, at, depth)
+            return only._replace(outside=only.outside or outside)
+        left = right - 1
+        low, high = self._at(left, at, depth), self._at(right, at, depth)
+        share = (position - places[left]) / (places[right] - places[left])
+        time = low.time + share * (high.time - low.time)
+        if share < 0:  # smaller than anything measured: a call never takes less than the smallest one did
+            time = max(time, low.time - 1.0)
+        elif share > 1 and high.time < low.time:  # larger never takes less time, whatever two noisy points say
+            time = high.time
+        clipped = min(max(share, 0.0), 1.0)
+        error = max(low.error, high.error) if 0 < clipped < 1 else (low.error if clipped <= 0 else high.error)
+        return _Values(time, max(low.spread, high.spread), error, outside or low.outside or high.outside)
+
+    def _at(self, index: int, at: Sequence[float], depth: int) -> _Values:
+        below = self.below[index]
+        return below if isinstance(below, _Values) else below.value(at, depth + 1)
+
+
+def _leaf(points: Sequence[Measurement]) -> _Values:
+    best = min(points, key=lambda point: point.seconds)
+    errors = [point.error for point in points if point.error is not None]
+    return _Values(
+        math.log2(max(best.seconds, TINY)), best.spread, max(errors) if errors else math.nan, outside=False
+    )
+
+
+class Curve:
+    """The measured points of one kernel in one parameter class."""
+
+    def __init__(self, points: Iterable[Measurement]) -> None:
+        self.points = tuple(points)
+        if not self.points:
+            raise ValueError("a curve needs at least one point")
+        errors = [point.error for point in self.points if point.error is not None]
+        self._worst = max(errors) if errors else None
+        self._axis = _Axis(self.points, 0) if self.points[0].at else None
+
+    def at(self, at: Sequence[float]) -> Estimate:
+        """Predict at the given coordinates; beyond the measured range by the last slope, flagged as extrapolated."""
+        values = self._axis.value(at, 0) if self._axis is not None else _leaf(self.points)
+        error = self._worst if math.isnan(values.error) else values.error
+        return Estimate(2.0**values.time, values.spread, error, values.outside)

@@ -1,0 +1,446 @@
+"""The front door: arrays -> request -> decision -> plan -> result."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import settings as _settings
+from .array import Operand, as_array, describe, kind_named, kind_of
+from .errors import (
+    AdaptiveError,
+    ArgumentError,
+    DeviceError,
+    DeviceLost,
+    NoProfileWarning,
+    ProfileError,
+    SetAsideWarning,
+    TooLargeError,
+)
+from .operation import Operation, Request
+from .profile import Profile, default_path
+from .registry import Registry, registry
+from .router import Decision, Router
+from .settings import Settings
+from .transfer import move
+
+if TYPE_CHECKING:
+    from ..backends.base import Kernel, Plan
+
+PLAN_BUDGET = 1 << 30  # bytes that cached plans may hold together
+ENTRY_LIMIT = 4096  # decisions kept, whatever their plans hold
+FAST_LIMIT = 4096  # calls that user functions keep under keys of their own
+
+
+class Explained(Exception):  # noqa: N818 - not an error: it carries a decision out of a call that must not run
+    """Raised instead of running while ``explain`` asks for the decision."""
+
+    def __init__(self, decision: Decision) -> None:
+        super().__init__("explained")
+        self.decision = decision
+
+
+class Entry:
+    """A cached decision with its plan. ``call`` takes the caller's arrays and returns the caller's kind."""
+
+    __slots__ = ("call", "decision", "plan", "used")
+
+    def __init__(self, decision: Decision, plan: Plan, call: Callable[..., Any]) -> None:
+        self.decision = decision
+        self.plan = plan
+        self.call = call
+        self.used = True
+
+
+class Dispatcher:
+    """Runs each call where the router says, and keeps decisions and plans for the next one.
+
+    Attributes
+    ----------
+    router : Router
+        Decides; ``router.profile`` is the profile in use.
+    fast : dict
+        Calls that user functions have bound to an entry by a key of their own, so that a repeated call builds no
+        request. Cleared whenever a decision may change.
+    """
+
+    def __init__(self, registry: Registry, *, plan_budget: int = PLAN_BUDGET) -> None:
+        self.registry = registry
+        self.router = Router(registry)
+        self.fast: dict[Any, Callable[..., Any]] = {}
+        self.plan_budget = plan_budget
+        self._entries: dict[tuple[Request, Settings], Entry] = {}
+        self._failed: dict[Request, list[tuple[Kernel, str]]] = {}
+        self._plan_bytes = 0
+        self._lock = threading.RLock()
+        self._profile_known = False
+
+    # Running
+
+    def run(self, operation: Operation, params: Any, *arrays: Any, tol: float | None = None) -> Any:
+        """Run one call of an operation; ``arrays`` are checked operands (or None where one was not given)."""
+        for array in arrays:
+            kind = None if array is None else kind_of(array)
+            if kind is not None and kind.differentiable and kind.needs_gradient(array):
+                return kind.differentiate(self._run_without_gradient, operation, params, arrays)
+        return self._run_without_gradient(operation, params, *arrays, tol=tol)
+
+    def _run_without_gradient(self, operation: Operation, params: Any, *arrays: Any, tol: float | None = None) -> Any:
+        state = _settings.current()
+        request = self.request(operation, params, arrays, state, tol)
+        entry = self.entry(request, state)
+        try:
+            return entry.call(*arrays)
+        except (MemoryError, DeviceError) as error:
+            return self._hand_over(request, state, entry, error, arrays)
+
+    def request(
+        self, operation: Operation, params: Any, arrays: tuple[Any, ...], state: Settings, tol: float | None = None
+    ) -> Request:
+        """Build the request of a call from its arrays' metadata."""
+        operands = tuple(None if array is None else describe(array) for array in arrays)
+        return Request(operation, operands, params, tol or state.tol, _settings.threads(state))
+
+    def entry(self, request: Request, state: Settings) -> Entry:
+        """Return the cached decision and plan of a request, making them where there are none."""
+        entry = self._entries.get((request, state))
+        if entry is not None:
+            entry.used = True
+            return entry
+        if state.explaining:
+            raise Explained(self.decide(request, state))
+        with self._lock:
+            entry = self._entries.get((request, state))
+            if entry is None:
+                self._check_size(request)
+                decision = self.decide(request, state)
+                try:
+                    entry = self._prepare(request, decision, state)
+                except (MemoryError, DeviceError) as error:
+                    entry = self._prepare_next(request, state, decision, error)
+                self._keep((request, state), entry)
+        return entry
+
+    def bind(self, key: Any, operation: Operation, params: Any, arrays: tuple[Any, ...], tol: float | None) -> None:
+        """Keep the call that was just made under a user function's own key, so that its next one builds no request."""
+        state = _settings.current()
+        request = self.request(operation, params, arrays, state, tol)
+        with self._lock:
+            entry = self._entries.get((request, state))
+            if entry is not None:
+                if len(self.fast) >= FAST_LIMIT:
+                    self.fast.clear()
+                self.fast[key] = entry.call
+
+    def decide(self, request: Request, state: Settings) -> Decision:
+        """Ask the router, without planning or running anything."""
+        if not self._profile_known:
+            self._find_profile(state)
+        return self.router.decide(request, state, self._failed.get(request, ()))
+
+    def _prepare(self, request: Request, decision: Decision, state: Settings) -> Entry:
+        kernel = decision.chosen.kernel
+        plan = kernel.plan(request)
+        return Entry(decision, plan, self._bind(kernel, plan, request, state))
+
+    def _bind(self, kernel: Kernel, plan: Plan, request: Request, state: Settings) -> Callable[..., Any]:
+        """Wrap a plan so that it takes and returns arrays of the caller's kinds and devices."""
+        bring = [self._bringer(operand, kernel, state) for operand in request.operands]
+        take = self._taker(request.first, kernel, state)
+        if take is None and all(step is None for step in bring):
+            return plan.run
+
+        def call(*arrays: Any) -> Any:
+            result = plan.run(*[a if step is None else step(a) for a, step in zip(arrays, bring)])
+            if take is None:
+                return result
+            return tuple(take(part) for part in result) if isinstance(result, tuple) else take(result)
+
+        return call
+
+    def _bringer(self, operand: Operand | None, kernel: Kernel, state: Settings) -> Callable[[Any], Any] | None:
+        """Return what turns a caller's operand into the kernel's native array, or None where it already is one."""
+        if operand is None or (operand.kind == kernel.native and operand.device == kernel.device):
+            return None
+        kind = kind_named(operand.kind)
+        if operand.device == "cpu" and kernel.device == "cpu":
+            native = kind_named(kernel.native)
+            return lambda array: native.from_numpy(kind.to_numpy(array))
+        source = None if operand.device == "cpu" else self.registry.backend_of(operand.device)
+        target = None if kernel.device == "cpu" else self.registry.backend_of(kernel.device)
+        log = state.transfers == "log"
+
+        def bring(array: Any) -> Any:
+            if source is None:
+                array = kind.to_numpy(array)
+            moved = move(array, source, target, kernel.device, operand.nbytes, origin=operand.device, log=log)
+            return kind_named(kernel.native).from_numpy(moved) if target is None else moved
+
+        return bring
+
+    def _taker(self, first: Operand, kernel: Kernel, state: Settings) -> Callable[[Any], Any] | None:
+        """Return what turns a kernel's result into the first operand's kind and device, or None."""
+        if first.kind == kernel.native and first.device == kernel.device:
+            return None
+        kind = kind_named(first.kind)
+        native = kind_named(kernel.native)
+        if first.device == "cpu" and kernel.device == "cpu":
+            return lambda array: kind.from_numpy(native.to_numpy(array))
+        source = None if kernel.device == "cpu" else self.registry.backend_of(kernel.device)
+        target = None if first.device == "cpu" else self.registry.backend_of(first.device)
+        log = state.transfers == "log"
+
+        def take(array: Any) -> Any:
+            nbytes = describe(array).nbytes
+            if source is None:
+                array = native.to_numpy(array)
+            moved = move(array, source, target, first.device, nbytes, origin=kernel.device, log=log)
+            return kind.from_numpy(moved) if target is None else moved
+
+        return take
+
+    # Failing
+
+    def _hand_over(
+        self, request: Request, state: Settings, entry: Entry, error: Exception, arrays: tuple[Any, ...]
+    ) -> Any:
+        """Run the next candidate after the chosen kernel failed for want of memory or lost its device."""
+        while True:
+            with self._lock:
+                entry = self._prepare_next(request, state, entry.decision, error)
+                self._keep((request, state), entry)
+            try:
+                return entry.call(*arrays)
+            except (MemoryError, DeviceError) as next_error:
+                error = next_error
+
+    def _prepare_next(self, request: Request, state: Settings, decision: Decision, error: Exception) -> Entry:
+        while True:
+            kernel = decision.chosen.kernel
+            reason = f"failed with {type(error).__name__}: {error}"
+            if isinstance(error, DeviceLost):
+                self.router.set_aside["", "", kernel.device] = reason
+                self.invalidate()
+            self._failed.setdefault(request, []).append((kernel, reason))
+            try:
+                decision = self.decide(request, state)
+            except AdaptiveError:
+                self._failed.pop(request, None)  # nothing is left: the next call may try everything again
+                raise error from None
+            warnings.warn(
+                f"kernel {kernel.name} on {kernel.device} {reason}; it is set aside for this request "
+                f"and {decision.chosen.name} on {decision.chosen.device} runs instead",
+                SetAsideWarning,
+                stacklevel=5,
+            )
+            try:
+                return self._prepare(request, decision, state)
+            except (MemoryError, DeviceError) as next_error:
+                error = next_error
+
+    def _check_size(self, request: Request) -> None:
+        """Raise before anything is allocated where the result could not fit the memory that is there at all."""
+        needed = sum(result.nbytes for result in request.operation.result(request))
+        if needed < 1 << 28:
+            return
+        memory = physical_memory()
+        if memory is not None and needed > memory:
+            raise TooLargeError(
+                f"{request!r} gives {needed / 2**30:.1f} GiB, and this machine has {memory / 2**30:.1f} GiB of memory"
+            )
+
+    # Caches
+
+    def _keep(self, key: tuple[Request, Settings], entry: Entry) -> None:
+        old = self._entries.pop(key, None)
+        if old is not None:
+            self.fast.clear()
+            self._drop(old)
+        self._plan_bytes += entry.plan.nbytes
+        self._entries[key] = entry
+        # Second chance: entries used since the last sweep go to the back once, so what is in use stays.
+        while len(self._entries) > 1 and (
+            self._plan_bytes > self.plan_budget or len(self._entries) > ENTRY_LIMIT
+        ):
+            oldest = next(iter(self._entries))
+            candidate = self._entries.pop(oldest)
+            if candidate is entry or candidate.used:
+                candidate.used = False
+                self._entries[oldest] = candidate
+                if candidate is entry and len(self._entries) == 1:
+                    break
+                continue
+            self.fast.clear()
+            self._drop(candidate)
+
+    def _drop(self, entry: Entry) -> None:
+        self._plan_bytes -= entry.plan.nbytes
+        entry.plan.close()
+
+    def invalidate(self) -> None:
+        """Forget every decision and plan, because something that decided them has changed."""
+        with self._lock:
+            self.fast.clear()
+            for entry in list(self._entries.values()):
+                self._drop(entry)
+            self._entries.clear()
+
+    @property
+    def cached(self) -> tuple[int, int]:
+        """Number of cached plans and the bytes that they hold."""
+        return len(self._entries), self._plan_bytes
+
+    # The profile
+
+    @property
+    def profile(self) -> Profile:
+        """The profile in use."""
+        if not self._profile_known:
+            self._find_profile(_settings.current())
+        return self.router.profile
+
+    def use_profile(self, profile: Profile | None) -> None:
+        """Route by this profile from now on; None goes back to the file."""
+        with self._lock:
+            self._failed.clear()
+            self.router.set_aside.clear()
+            self._profile_known = profile is not None
+            self.router.profile = profile or Profile()
+            self.invalidate()
+
+    def profile_path(self) -> Path:
+        """Return the file that the profile is read from and written to."""
+        state = _settings.current()
+        return Path(state.profile).expanduser() if state.profile else default_path()
+
+    def _find_profile(self, state: Settings) -> None:
+        with self._lock:
+            if self._profile_known:
+                return
+            self._profile_known = True
+            path = self.profile_path()
+            if not path.exists():
+                warnings.warn(
+                    "this machine has no profile, so calls stay where their data is; `adaptive profile` measures one",
+                    NoProfileWarning,
+                    stacklevel=6,
+                )
+                return
+            try:
+                profile = Profile.load(path)
+            except ProfileError as error:
+                warnings.warn(f"{error}; routing without a profile", NoProfileWarning, stacklevel=6)
+                return
+            profile.validate({d: self.registry.backend_of(d).validators(d) for d in self.registry.devices()})
+            for device, reason in profile.stale.items():
+                warnings.warn(
+                    f"the profile of {device} is set aside ({reason}); `adaptive profile` measures it again",
+                    NoProfileWarning,
+                    stacklevel=6,
+                )
+            self.router.profile = profile
+
+    # Explaining
+
+    def explain(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Decision:
+        """Return the decision that a call would get; computes nothing."""
+        with _settings.explaining():
+            try:
+                function(*args, **kwargs)
+            except Explained as explained:
+                return explained.decision
+        name = getattr(function, "__name__", repr(function))
+        raise ArgumentError(f"{name} finished without calling an operation of this library; there is nothing to explain")
+
+    def to(self, array: Any, device: str) -> Any:
+        """Move an array to a device; see ``adaptive_compute.to``."""
+        array = as_array(array, "array")
+        operand = describe(array)
+        if not isinstance(device, str):
+            raise ArgumentError(f"device must be a name such as 'cpu' or 'cuda:0', got {device!r}")
+        target = device if ":" in device or device == "cpu" else f"{device}:0"
+        if ":" not in device:
+            self.registry.require(device)
+        backend = self.registry.backend_of(target)
+        if operand.device == target:
+            return array
+        source = None if operand.device == "cpu" else self.registry.backend_of(operand.device)
+        host = kind_named(operand.kind).to_numpy(array) if source is None else array
+        return move(
+            host, source, None if target == "cpu" else backend, target, operand.nbytes, origin=operand.device
+        )
+
+
+def physical_memory() -> int | None:
+    """Return the bytes of memory of this machine, or None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+dispatcher = Dispatcher(registry)
+
+
+def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Decision:
+    """Tell where a call would run and why, without running it.
+
+    Parameters
+    ----------
+    function : callable
+        A function of this library, for example ``ac.fft``; of a function that makes several calls, the first is told.
+    *args, **kwargs
+        The arguments of the call. Only shapes, dtypes and devices matter.
+
+    Returns
+    -------
+    Decision
+        ``chosen``, ``candidates`` with predicted ``transfer_s``, ``compute_s`` and ``error``, ``refused`` with reasons,
+        ``reason``; prints as a table, and ``as_dict()`` gives plain data.
+
+    Raises
+    ------
+    ArgumentError
+        If the function makes no call of this library. The call's own errors are raised as they are.
+
+    Examples
+    --------
+    >>> import numpy as np, adaptive_compute as ac
+    >>> ac.explain(ac.fft, np.ones(8)).request.operation.name
+    'fft'
+    """
+    return dispatcher.explain(function, *args, **kwargs)
+
+
+def to(array: Any, device: str) -> Any:
+    """Move an array to a device.
+
+    Parameters
+    ----------
+    array : array_like
+        Any array that the library knows, or what NumPy can read.
+    device : str
+        ``"cpu"``, or a backend's name (its first device) or device, for example ``"cuda:1"``.
+
+    Returns
+    -------
+    array
+        The same array where it is there already; else one in the device's own kind (NumPy for the CPU), so that
+        calls on it stay on that device.
+
+    Raises
+    ------
+    BackendUnavailable
+        If the machine has no such device; the message gives the reason.
+
+    Examples
+    --------
+    >>> import numpy as np, adaptive_compute as ac
+    >>> ac.to([1.0, 2.0], "cpu")
+    array([1., 2.])
+    """
+    return dispatcher.to(array, device)

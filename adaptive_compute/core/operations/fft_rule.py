@@ -1,0 +1,283 @@
+"""The FFT family as an operation: parameters, work, gradient rule, reference. The user functions stand in fft.py."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import settings as _settings
+from ..array import NUMPY, Operand, kind_of
+from ..dispatcher import dispatcher
+from ..errors import DtypeError, ShapeError
+from ..operation import Features, Operation, Request, Work, log2, relative_error
+from ..precision import COMPLEX_OF, REAL_OF
+
+# How much the result is divided by: nothing, sqrt(n), n. Also pocketfft's own code for it.
+NONE, SQRT, FULL = 0, 1, 2
+WORKING = {
+    "bool": "float64", "float16": "float32", "bfloat16": "float32", "float32": "float32", "float64": "float64",
+    "complex64": "float32", "complex128": "float64", "float128": "float128", "complex256": "float128",
+    "float96": "float96", "complex192": "float96",
+}  # fmt: skip
+_TOLERANCE = {"float32": 6e-7, "float64": 2e-15}
+
+
+class FFTParams(NamedTuple):
+    """What distinguishes transforms of one array.
+
+    ``kind`` is ``"c2c"``, ``"r2c"`` or ``"c2r"``; ``lengths`` the transform lengths over ``axes`` (for the real kinds
+    the length on the real side); ``forward`` the sign of the exponent; ``scale`` one of NONE, SQRT, FULL.
+    """
+
+    kind: str
+    forward: bool
+    lengths: tuple[int, ...]
+    axes: tuple[int, ...]
+    scale: int
+
+
+def largest_prime(n: int) -> int:
+    """Return the largest prime factor of a positive number."""
+    largest, factor = 1, 2
+    while factor * factor <= n:
+        while n % factor == 0:
+            largest, n = factor, n // factor
+        factor += 1
+    return max(largest, n) if n > 1 else largest
+
+
+class FFT(Operation):
+    """The family's operation."""
+
+    name = "fft"
+
+    def result(self, request: Request) -> tuple[Operand, ...]:
+        x, p = request.first, request.params
+        shape = list(x.shape)
+        for axis, length in zip(p.axes, p.lengths):
+            shape[axis] = length
+        if p.kind == "r2c":
+            shape[p.axes[-1]] = p.lengths[-1] // 2 + 1
+        real = WORKING.get(x.dtype, "float64")
+        return (Operand(tuple(shape), real if p.kind == "c2r" else COMPLEX_OF[real], x.device, x.kind),)
+
+    def work(self, request: Request) -> Work:
+        points, length, _ = _sizes(request)
+        flops = 5.0 * points * max(math.log2(max(length, 1)), 1.0) * (1.0 if request.params.kind == "c2c" else 0.5)
+        return Work(flops, float(request.first.nbytes + self.result(request)[0].nbytes))
+
+    def features(self, request: Request) -> Features:
+        p = request.params
+        points, length, batch = _sizes(request)
+        prime = max((largest_prime(n) for n in p.lengths), default=1)
+        factors = "2" if prime <= 2 else "smooth" if prime <= 13 else "rough"
+        if len(p.axes) > 1:
+            layout = "nd"
+        else:
+            layout = "last" if all(n == 1 for n in request.first.shape[p.axes[0] + 1 :]) else "strided"
+        dtype = self.result(request)[0].dtype
+        real = REAL_OF.get(dtype, dtype)
+        return Features(f"{p.kind}/{real}/{layout}/{factors}", (log2(batch), log2(length)))
+
+    def tolerance(self, request: Request) -> float:
+        dtype = self.result(request)[0].dtype
+        return _TOLERANCE.get(REAL_OF.get(dtype, dtype), 2e-15)
+
+    def samples(self, quick: bool) -> Iterable[Request]:
+        step = 2 if quick else 1
+        for real in ("float32", "float64"):
+            for kind in ("c2c", "r2c", "c2r"):
+                for n, batch in _grid((8, 32, 128, 512, 2048, 8192, 1 << 15, 1 << 17, 1 << 20), (1, 16, 256, 4096), step):
+                    yield _sample(kind, real, (batch, n), (1,))
+                if quick:
+                    continue
+                for n, batch in _grid((12, 120, 1000, 6000, 48000, 360360), (1, 16, 512), step):
+                    yield _sample(kind, real, (batch, n), (1,))
+                for n, batch in _grid((17, 101, 1009, 10007, 100003), (1, 32), step):
+                    yield _sample(kind, real, (batch, n), (1,))
+                for n, batch in _grid((32, 512, 8192), (16, 256), step):
+                    yield _sample(kind, real, (n, batch), (0,))
+                for n in (16, 64, 256, 1024):
+                    yield _sample(kind, real, (n, n), (0, 1))
+                for n in (30, 150, 750):
+                    yield _sample(kind, real, (n, n), (0, 1))
+
+    def held_out(self, rng: np.random.Generator) -> Request:
+        total = 2.0 ** rng.uniform(4, 21)
+        kind = str(rng.choice(["c2c", "r2c", "c2r"]))
+        real = str(rng.choice(["float32", "float64"]))
+        layout = rng.choice(["last", "strided", "nd"], p=[0.7, 0.15, 0.15])
+        if layout == "nd":
+            side = max(2, int(math.sqrt(total) * 2.0 ** rng.uniform(-1, 1)))
+            return _sample(kind, real, (max(2, int(total / side)), side), (0, 1))
+        n = max(2, int(2.0 ** rng.uniform(3, math.log2(total))))
+        if rng.random() < 0.4:
+            n = 1 << max(1, n.bit_length() - 1)
+        batch = max(1, int(total / n)) if rng.random() < 0.7 else 1
+        return _sample(kind, real, (batch, n), (1,)) if layout == "last" else _sample(kind, real, (n, batch), (0,))
+
+    def example(self, shape: tuple[int, ...], dtype: str) -> Request:
+        if not shape:
+            raise ShapeError("fft needs at least one axis; give a shape such as 4096x1024")
+        if dtype not in WORKING and not dtype.startswith(("int", "uint")):
+            raise DtypeError(f"dtype {dtype!r} is not one that fft computes in")
+        x = Operand(shape, dtype, "cpu", "numpy")
+        return Request(self, (x,), FFTParams("c2c", True, shape[-1:], (len(shape) - 1,), NONE), None, _settings.threads(_settings.current()))
+
+    def arrays(self, request: Request, rng: np.random.Generator) -> tuple[Any, ...]:
+        x = request.first
+        real = REAL_OF.get(x.dtype)
+        if real is None:
+            return (rng.standard_normal(x.shape).astype(x.dtype),)
+        parts = rng.standard_normal((*x.shape, 2)).astype(real)
+        return (parts.view(x.dtype)[..., 0],)
+
+    def error(self, request: Request, arrays: tuple[Any, ...], result: Any) -> float:
+        return relative_error(*_sampled(request.params, np.asarray(arrays[0]), np.asarray(result)))
+
+    def gradient(
+        self, params: Any, arrays: tuple[Any, ...], saved: tuple[Any, ...], grads: tuple[Any, ...]
+    ) -> tuple[Any, ...]:
+        return (_gradient(params, arrays[0], grads[0]),)
+
+
+FAMILY = FFT()
+
+
+def _sizes(request: Request) -> tuple[int, int, int]:
+    """Return points in all, points of one transform, and the number of transforms."""
+    p = request.params
+    length = math.prod(p.lengths)
+    batch = math.prod(n for axis, n in enumerate(request.first.shape) if axis not in p.axes)
+    return length * batch, length, batch
+
+
+def _grid(lengths: Sequence[int], batches: Sequence[int], step: int) -> Iterable[tuple[int, int]]:
+    """Yield lengths and batches whose product is not too large to measure quickly."""
+    for batch in batches[::step]:
+        for n in lengths[::step]:
+            if n * batch <= 1 << 21:
+                yield n, batch
+
+
+def _sample(kind: str, real: str, shape: tuple[int, ...], axes: tuple[int, ...]) -> Request:
+    """Return a plain forward (or, for c2r, inverse) request whose real-side shape is ``shape``."""
+    lengths = tuple(shape[axis] for axis in axes)
+    dtype = real if kind == "r2c" else COMPLEX_OF[real]
+    if kind == "c2r":
+        shape = tuple(n // 2 + 1 if axis == axes[-1] else n for axis, n in enumerate(shape))
+    params = FFTParams(kind, kind != "c2r", lengths, axes, NONE)
+    return Request(FAMILY, (Operand(shape, dtype, "cpu", "numpy"),), params, None, _settings.available_threads())
+
+
+def fit(x: np.ndarray, params: FFTParams) -> np.ndarray:
+    """Cut or zero-pad the transformed axes to the lengths asked for (on the complex side for c2r)."""
+    for axis, n in zip(params.axes, params.lengths):
+        if params.kind == "c2r" and axis == params.axes[-1]:
+            n = n // 2 + 1
+        x = NUMPY.fit(x, axis, n)
+    return x
+
+
+def _complete(x: np.ndarray, params: FFTParams) -> np.ndarray:
+    """Return the full spectrum that a half spectrum stands for (Hermitian symmetry over all transformed axes)."""
+    last, n = params.axes[-1], params.lengths[-1]
+    mirrored = np.conj(x)
+    for axis in params.axes[:-1]:
+        mirrored = np.roll(np.flip(mirrored, axis), 1, axis)
+    tail = np.take(mirrored, np.arange((n - 1) // 2, 0, -1), axis=last)
+    return np.concatenate([x, tail], axis=last)
+
+
+def reference(params: FFTParams, x: np.ndarray) -> np.ndarray:
+    """Return the transform by its definition, in extended precision where the platform has it."""
+    wide = np.asarray(x).astype(np.clongdouble)
+    wide = fit(wide, params)
+    if params.kind == "c2r":
+        edges = [0] if params.lengths[-1] % 2 else [0, params.lengths[-1] // 2]
+        if len(params.axes) == 1:
+            where = (slice(None),) * params.axes[-1]
+            for edge in edges:  # their imaginary part has no counterpart in a real signal and is ignored
+                wide[(*where, edge)] = wide[(*where, edge)].real
+        wide = _complete(wide, params)
+    for axis, n in zip(params.axes, params.lengths):
+        wide = np.moveaxis(np.moveaxis(wide, axis, -1) @ _matrix(n, np.arange(n), params.forward).T, -1, axis)
+    wide = wide / _factor(params)
+    if params.kind == "r2c":
+        wide = np.take(wide, np.arange(params.lengths[-1] // 2 + 1), axis=params.axes[-1])
+    return wide.real if params.kind == "c2r" else wide
+
+
+def _factor(params: FFTParams) -> Any:
+    total = np.longdouble(math.prod(params.lengths))
+    return {NONE: np.longdouble(1), SQRT: np.sqrt(total), FULL: total}[params.scale]
+
+
+def _matrix(n: int, rows: np.ndarray, forward: bool) -> np.ndarray:
+    """Return rows of the DFT matrix; the phase is reduced in integers, so that it is exact."""
+    steps = (rows[:, None] * np.arange(n)[None, :]) % n
+    angles = steps.astype(np.longdouble) * _TWO_PI / n
+    return np.cos(angles) + (-1j if forward else 1j) * np.sin(angles)
+
+
+_TWO_PI = 8 * np.arctan(np.longdouble(1))
+
+
+def _sampled(params: FFTParams, x: np.ndarray, result: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return result and reference where both are small enough to compare: whole, or some rows and bins of one axis."""
+    if len(params.axes) > 1:
+        if math.prod(params.lengths) <= 1 << 12:
+            keep = tuple(slice(None) if axis in params.axes else slice(0, 2) for axis in range(x.ndim))
+            return result[keep], reference(params, x[keep])
+        from numpy import fft as numpy_fft  # an independent library, in float64, where the definition is too slow
+
+        name = {"c2c": "fftn" if params.forward else "ifftn", "r2c": "rfftn", "c2r": "irfftn"}[params.kind]
+        wide = x.astype(np.float64 if params.kind == "r2c" else np.complex128)
+        norm = {NONE: "backward", SQRT: "ortho", FULL: "forward"}[params.scale]
+        if name.startswith("i"):
+            norm = {"backward": "forward", "ortho": "ortho", "forward": "backward"}[norm]
+        return result, getattr(numpy_fft, name)(wide, params.lengths, params.axes, norm=norm)
+    (axis,), (n,) = params.axes, params.lengths
+    x, result = np.moveaxis(x, axis, -1).reshape(-1, x.shape[axis]), np.moveaxis(result, axis, -1)
+    result = result.reshape(-1, result.shape[-1])
+    rows = np.unique(np.linspace(0, len(x) - 1, 3).astype(int))
+    moved = params._replace(axes=(1,))
+    if n <= 128:
+        return result[rows], reference(moved, x[rows])
+    bins = np.unique(np.random.default_rng(n).integers(0, result.shape[-1], 24))
+    wide = fit(x[rows].astype(np.clongdouble), moved)
+    if params.kind == "c2r":
+        wide[:, 0] = wide[:, 0].real
+        if n % 2 == 0:
+            wide[:, -1] = wide[:, -1].real
+        wide = _complete(wide, moved)
+    exact = wide @ _matrix(n, bins, params.forward).T / _factor(params)
+    return result[rows][:, bins], exact.real if params.kind == "c2r" else exact
+
+
+def _gradient(params: FFTParams, x: Any, grad: Any) -> Any:
+    """Return the adjoint transform of the gradient (PyTorch's convention for complex values, dL/dz*).
+
+    The adjoint of a transform has the opposite sign and the same scale; cutting and padding are each other's adjoint.
+    """
+    kind = kind_of(x)
+    assert kind is not None
+    back = params._replace(forward=not params.forward)
+    last, n = params.axes[-1], params.lengths[-1]
+    if params.kind == "c2r":
+        result = dispatcher.run(FAMILY, back._replace(kind="r2c"), grad)
+        weights = np.full(n // 2 + 1, 2.0)  # every interior bin stands for its mirror image as well
+        weights[0] = 1.0
+        if n % 2 == 0:
+            weights[-1] = 1.0
+        shape = [1] * x.ndim
+        shape[last] = len(weights)
+        result = result * kind.constant(weights.reshape(shape), result)
+    else:  # for r2c the half spectrum is padded with zeros to the full length, which is what its adjoint sees
+        result = dispatcher.run(FAMILY, back._replace(kind="c2c"), grad)
+    for axis in params.axes:
+        result = kind.fit(result, axis, x.shape[axis])
+    return result

@@ -1,0 +1,299 @@
+"""What was measured on this machine: kernels' time and error, links; a readable, versioned JSON file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .curve import Curve, Estimate, Measurement
+from .errors import ProfileError
+
+__all__ = ["Curve", "Estimate", "Link", "Measurement", "Profile", "Section", "default_path"]
+
+SCHEMA = 1
+# Part of every section's validators: times measured by another method are not comparable.
+TIMING_METHOD = "1"
+
+
+class Link(NamedTuple):
+    """One direction between the host and a device: seconds for an empty transfer, then bytes a second."""
+
+    latency: float
+    bandwidth: float
+
+    def seconds(self, nbytes: int) -> float:
+        """Predict the time of one transfer."""
+        return self.latency + nbytes / self.bandwidth
+
+
+@dataclass
+class Section:
+    """What was measured on one device, valid while ``validators`` hold."""
+
+    validators: dict[str, str]
+    kernels: dict[str, dict[str, dict[str, list[Measurement]]]] = field(default_factory=dict)
+    rejected: dict[str, dict[str, str]] = field(default_factory=dict)
+    up: Link | None = None
+    down: Link | None = None
+
+
+def default_path() -> Path:
+    """Return where this user's profile is kept when ``ADAPTIVE_PROFILE`` does not say."""
+    if sys.platform == "win32":
+        root = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        root = str(Path.home() / "Library" / "Caches")
+    else:
+        root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(root) / "adaptive-compute" / "profile.json"
+
+
+class Profile:
+    """The measurements of a machine, a section a device.
+
+    Attributes
+    ----------
+    sections : dict of str to Section
+        What may be used.
+    stale : dict of str to str
+        Devices whose section no longer holds, with the reason.
+    views : dict of str to float
+        Seconds to view an array of one kind as another on the host, by ``"numpy->torch"``.
+    facts : dict
+        Free text about the machine and the run; shown, never used.
+    """
+
+    def __init__(
+        self,
+        sections: dict[str, Section] | None = None,
+        views: dict[str, float] | None = None,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        self.sections = sections or {}
+        self.stale: dict[str, str] = {}
+        self.views = views or {}
+        self.facts = facts or {}
+        self._curves: dict[tuple[str, str, str], dict[str, Curve]] = {}
+
+    def curves(self, device: str, operation: str, kernel: str) -> Mapping[str, Curve]:
+        """Return the measured curves of a kernel by parameter class; empty where nothing was measured."""
+        key = (device, operation, kernel)
+        curves = self._curves.get(key)
+        if curves is None:
+            section = self.sections.get(device)
+            classes = section.kernels.get(operation, {}).get(kernel, {}) if section else {}
+            curves = self._curves[key] = {name: Curve(points) for name, points in classes.items() if points}
+        return curves
+
+    def rejection(self, device: str, operation: str, kernel: str) -> str | None:
+        """Return why a kernel was found wrong when it was profiled, or None."""
+        section = self.sections.get(device)
+        return section.rejected.get(operation, {}).get(kernel) if section else None
+
+    def link_seconds(self, device: str, nbytes: int, *, up: bool) -> float | None:
+        """Predict a transfer between the host and a device; None where the link was not measured."""
+        section = self.sections.get(device)
+        link = (section.up if up else section.down) if section else None
+        return None if link is None else link.seconds(nbytes)
+
+    def validate(self, current: Mapping[str, Mapping[str, str]]) -> None:
+        """Set aside every section that no longer describes its device; ``current`` maps devices to validators."""
+        for device in list(self.sections):
+            kept = self.sections[device].validators
+            now = current.get(device)
+            if now is None:
+                reason = f"device {device} is not here"
+            else:
+                changes = [
+                    f"{name} was {kept.get(name, 'unset')}, is {now.get(name, 'unset')}"
+                    for name in sorted({*kept, *now})
+                    if kept.get(name) != now.get(name)
+                ]
+                reason = "; ".join(changes)
+            if reason:
+                self.stale[device] = reason
+                del self.sections[device]
+        self._curves.clear()
+
+    def merge(self, newer: Profile) -> None:
+        """Take over what a newer profile measured; what it did not measure stays, if its section still holds."""
+        for device, section in newer.sections.items():
+            old = self.sections.get(device)
+            if old is None or old.validators != section.validators:
+                self.sections[device] = section
+                continue
+            for operation, kernels in section.kernels.items():
+                old.kernels.setdefault(operation, {}).update(kernels)
+                rejected = old.rejected.get(operation, {})
+                for kernel in kernels:
+                    rejected.pop(kernel, None)
+            for operation, reasons in section.rejected.items():
+                old.rejected.setdefault(operation, {}).update(reasons)
+                for kernel in reasons:
+                    old.kernels.get(operation, {}).pop(kernel, None)
+            old.up, old.down = section.up or old.up, section.down or old.down
+        self.views.update(newer.views)
+        self.facts.update(newer.facts)
+        self._curves.clear()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the profile as JSON-ready data."""
+        return {
+            "schema": SCHEMA,
+            "facts": self.facts,
+            "views": self.views,
+            "devices": {device: _section_to_json(section) for device, section in self.sections.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Profile:
+        """Build a profile from JSON data; raises ProfileError naming what is wrong with it."""
+        if not isinstance(data, dict) or "schema" not in data or not isinstance(data.get("devices"), dict):
+            raise ProfileError("this is not an adaptive-compute profile")
+        if data["schema"] != SCHEMA:
+            raise ProfileError(f"the profile has schema {data['schema']!r}, this version reads {SCHEMA}")
+        try:
+            sections = {str(device): _section_from_json(section) for device, section in data["devices"].items()}
+            views = {str(name): _positive(seconds) for name, seconds in data.get("views", {}).items()}
+            facts = dict(data.get("facts", {}))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ProfileError(f"the profile is damaged: {type(error).__name__}: {error}") from None
+        return cls(sections, views, facts)
+
+    @classmethod
+    def load(cls, path: Path) -> Profile:
+        """Read a profile; raises ProfileError where the file is missing, unreadable or not a profile."""
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ProfileError(f"cannot read {path}: {error}") from None
+        try:
+            return cls.from_dict(json.loads(text))
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ProfileError(f"{path} is not JSON: {error}") from None
+        except ProfileError as error:
+            raise ProfileError(f"{path}: {error}") from None
+
+    def save(self, path: Path) -> None:
+        """Write the profile atomically: readers see the old file or the new one, never a part."""
+        text = json.dumps(self.as_dict(), indent=1)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+            try:
+                with os.fdopen(handle, "w", encoding="utf-8") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(name, path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(name)
+                raise
+        except OSError as error:
+            raise ProfileError(f"cannot write {path}: {error}") from None
+
+
+@contextlib.contextmanager
+def locked(path: Path, timeout: float = 30.0) -> Iterator[None]:
+    """Hold the lock of a profile file, so that two processes that merge into it do not lose each other's work."""
+    lock = path.with_name(path.name + ".lock")
+    deadline = time.monotonic() + timeout
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(lock, "a+b")  # noqa: SIM115 - held open for as long as the lock is
+    except OSError as error:
+        raise ProfileError(f"cannot lock {path}: {error}") from None
+    with file:
+        while not _try_lock(file):
+            if time.monotonic() > deadline:
+                raise ProfileError(f"{lock} is held by another process; waited {timeout:.0f} s")
+            time.sleep(0.05)
+        yield
+
+
+def _try_lock(file: Any) -> bool:
+    """Take an advisory lock that the system drops when the file is closed or the process ends."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _positive(value: Any) -> float:
+    number = float(value)
+    if isinstance(value, (str, bool)) or not math.isfinite(number) or number < 0:
+        raise ValueError(f"{value!r} is not a measurement")
+    return number
+
+
+def _section_to_json(section: Section) -> dict[str, Any]:
+    return {
+        "validators": section.validators,
+        "up": section.up and {"latency": section.up.latency, "bandwidth": section.up.bandwidth},
+        "down": section.down and {"latency": section.down.latency, "bandwidth": section.down.bandwidth},
+        "rejected": section.rejected,
+        "kernels": {
+            operation: {
+                kernel: {
+                    name: [[list(p.at), float(f"{p.seconds:.4g}"), round(p.spread, 4), p.error] for p in points]
+                    for name, points in classes.items()
+                }
+                for kernel, classes in kernels.items()
+            }
+            for operation, kernels in section.kernels.items()
+        },
+    }
+
+
+def _section_from_json(data: Any) -> Section:
+    def link(value: Any) -> Link | None:
+        return None if value is None else Link(_positive(value["latency"]), _positive(value["bandwidth"]) or math.inf)
+
+    def point(value: Any) -> Measurement:
+        at, seconds, spread, error = value
+        place = tuple(float(x) for x in at)
+        if not all(math.isfinite(x) for x in place):
+            raise ValueError(f"{at!r} is not a place")
+        return Measurement(place, _positive(seconds), _positive(spread), None if error is None else _positive(error))
+
+    def curve(points: Any) -> list[Measurement]:
+        curve = [point(value) for value in points]
+        if len({len(p.at) for p in curve}) > 1:
+            raise ValueError("points of one class have different numbers of coordinates")
+        return curve
+
+    return Section(
+        validators={str(name): str(value) for name, value in data["validators"].items()},
+        kernels={
+            str(operation): {
+                str(kernel): {str(name): curve(points) for name, points in classes.items()}
+                for kernel, classes in kernels.items()
+            }
+            for operation, kernels in data["kernels"].items()
+        },
+        rejected={
+            str(operation): {str(kernel): str(reason) for kernel, reason in kernels.items()}
+            for operation, kernels in data["rejected"].items()
+        },
+        up=link(data["up"]),
+        down=link(data["down"]),
+    )

@@ -1,0 +1,120 @@
+"""Which backends exist, loaded when first asked for: our own by name, third parties' by entry point."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .errors import ArgumentError, BackendUnavailable
+
+if TYPE_CHECKING:
+    from ..backends.base import Backend, Kernel
+
+ENTRY_POINTS = "adaptive_compute.backends"
+
+# Loaded by name: the core imports no backend, and a backend that nobody asks for costs nothing.
+BUILT_IN = {"cpu": "adaptive_compute.backends.cpu"}
+
+
+class Registry:
+    """The backends of this process and their kernels."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._backends: dict[str, Backend] | None = None
+        self._failed: dict[str, str] = {}
+        self._kernels: dict[str, list[Kernel]] = {}
+        self._devices: dict[str, Backend] = {}
+
+    def backends(self) -> dict[str, Backend]:
+        """Return every known backend by name, available or not."""
+        if self._backends is None:
+            with self._lock:
+                if self._backends is None:
+                    self._backends = self._discover()
+                    self._index()
+        return self._backends
+
+    def _discover(self) -> dict[str, Backend]:
+        found: dict[str, Backend] = {}
+        for name, module in BUILT_IN.items():
+            found[name] = importlib.import_module(module).backend
+        from importlib.metadata import entry_points
+
+        for point in entry_points(group=ENTRY_POINTS):
+            if point.name in found:
+                self._failed[f"{point.name} ({point.value})"] = "a backend of this name exists already"
+                continue
+            try:
+                found[point.name] = point.load()
+            except Exception as error:  # a broken third-party backend must not break the library; doctor shows it
+                self._failed[point.name] = f"{type(error).__name__}: {error}"
+        return found
+
+    def _index(self) -> None:
+        assert self._backends is not None
+        kernels: dict[str, list[Kernel]] = {}
+        devices: dict[str, Backend] = {}
+        for backend in self._backends.values():
+            if backend.available() is not True:
+                continue
+            for device in backend.devices():
+                devices[device] = backend
+            for kernel in backend.kernels():
+                kernels.setdefault(kernel.operation, []).append(kernel)
+        self._kernels, self._devices = kernels, devices
+
+    def failed(self) -> dict[str, str]:
+        """Return the entry points that could not be loaded, with the reason."""
+        self.backends()
+        return dict(self._failed)
+
+    def register(self, backend: Backend) -> None:
+        """Add a backend to this process (tests and notebooks; packages use the entry point)."""
+        with self._lock:
+            self.backends()[backend.name] = backend
+            self._index()
+
+    def unregister(self, name: str) -> None:
+        """Remove a backend from this process."""
+        with self._lock:
+            self.backends().pop(name, None)
+            self._index()
+
+    def kernels(self, operation: str) -> Sequence[Kernel]:
+        """Return the kernels of an operation, over every available device."""
+        self.backends()
+        return self._kernels.get(operation, ())
+
+    def operations(self) -> list[str]:
+        """Return the names of operations that have at least one kernel."""
+        self.backends()
+        return list(self._kernels)
+
+    def devices(self) -> list[str]:
+        """Return the devices of every available backend."""
+        self.backends()
+        return list(self._devices)
+
+    def backend_of(self, device: str) -> Backend:
+        """Return the backend that a device belongs to."""
+        self.backends()
+        if device not in self._devices:
+            raise BackendUnavailable(f"no device {device!r} here; there are: {', '.join(self._devices)}")
+        return self._devices[device]
+
+    def require(self, name: str) -> Backend:
+        """Return a backend by name, or raise with the reason and the remedy."""
+        backends = self.backends()
+        if name not in backends:
+            raise ArgumentError(f"backend={name!r} is not known; known backends: {', '.join(backends)}")
+        reason: Any = backends[name].available()
+        if reason is not True:
+            remedy = backends[name].remedy()
+            raise BackendUnavailable(f"backend {name!r}: {reason}" + (f". To mend it: {remedy}" if remedy else ""))
+        return backends[name]
+
+
+registry = Registry()
