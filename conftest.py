@@ -1,0 +1,46 @@
+"""Options and fixtures for every test.
+
+``pytest --backend cpu [--kernel NAME]`` limits the conformance suite to one backend or kernel. A conformance module
+names its operation (``OPERATION = "fft"``); each test in it that takes ``kernel`` runs once for every kernel.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from adaptive_compute.core.dispatcher import dispatcher
+from adaptive_compute.core.profile import Profile
+from adaptive_compute.core.registry import registry
+
+for _name in [name for name in os.environ if name.startswith("ADAPTIVE_")]:
+    del os.environ[_name]  # the developer's own settings must not decide what a test sees
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--backend", default=None, help="run conformance on this backend only")
+    parser.addoption("--kernel", default=None, help="run conformance on this kernel only")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    operation = getattr(metafunc.module, "OPERATION", None)
+    if operation is None or "kernel" not in metafunc.fixturenames:
+        return
+    backend, name = metafunc.config.getoption("backend"), metafunc.config.getoption("kernel")
+    if backend is not None:
+        registry.require(backend)
+    kernels = [
+        kernel
+        for kernel in registry.kernels(operation)
+        if backend in (None, registry.backend_of(kernel.device).name) and name in (None, kernel.name)
+    ]
+    metafunc.parametrize("kernel", kernels, ids=lambda kernel: f"{kernel.device}-{kernel.name}")
+
+
+@pytest.fixture(autouse=True)
+def clean_dispatcher():
+    """Start every test without a profile, without set-aside kernels and with empty caches."""
+    dispatcher.use_profile(Profile())
+    yield
+    dispatcher.use_profile(Profile())
