@@ -1,6 +1,54 @@
-"""The command line."""
+"""The command line: ``adaptive profile | doctor | explain | bench | settings``. One file a command.
+
+Exit codes: 0 ok, 1 failure, 2 wrong usage. Results go to stdout; errors, warnings and progress go to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from ..core import settings as _settings
+from ..core.errors import AdaptiveError, ArgumentError, DtypeError
+from . import bench, doctor, explain, profile, settings
+
+app = typer.Typer(name="adaptive", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.command("profile")(profile.command)
+app.command("doctor")(doctor.command)
+app.command("explain")(explain.command)
+app.add_typer(bench.app, name="bench")
+app.command("settings")(settings.command)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"adaptive-compute {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _every_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Measure this machine, see where calls run, and find out why."""
+    _settings.base()  # a bad ADAPTIVE_... variable is told here, whichever command was asked for
+
+
+def _show_warning(message: Warning | str, *where: object) -> None:
+    print(f"adaptive: warning: {message}", file=sys.stderr)
 
 
 def main() -> None:
-    """Run the ``adaptive`` command."""
-    raise SystemExit("not yet")
+    """Run the ``adaptive`` command and exit with its code."""
+    warnings.showwarning = _show_warning
+    try:
+        app()
+    except AdaptiveError as error:
+        print(f"adaptive: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, (ArgumentError, DtypeError)) else 1)

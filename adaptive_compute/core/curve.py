@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 TINY = 1e-20
+STEEPEST = 3.0
 
 
 class Measurement(NamedTuple):
@@ -54,22 +55,25 @@ class _Axis:
 
     def value(self, at: Sequence[float], depth: int) -> _Values:
         position, places = at[depth], self.at
-        outside = not places[0] - 1e-9 <= position <= places[-1] + 1e-9
         right = min(max(bisect_right(places, position), 1), len(places) - 1)
         if len(places) == 1:
-            only = self._at(0, at, depth)
-            return only._replace(outside=only.outside or outside)
+            only = self._at(0, at, depth)  # no slope was measured: what grows is taken to cost in proportion
+            outside = only.outside or abs(position - places[0]) > 1e-9
+            return only._replace(time=only.time + max(position - places[0], 0.0), outside=outside)
         left = right - 1
-        low, high = self._at(left, at, depth), self._at(right, at, depth)
         share = (position - places[left]) / (places[right] - places[left])
-        time = low.time + share * (high.time - low.time)
-        if share < 0:  # smaller than anything measured: a call never takes less than the smallest one did
-            time = max(time, low.time - 1.0)
-        elif share > 1 and high.time < low.time:  # larger never takes less time, whatever two noisy points say
-            time = high.time
-        clipped = min(max(share, 0.0), 1.0)
-        error = max(low.error, high.error) if 0 < clipped < 1 else (low.error if clipped <= 0 else high.error)
-        return _Values(time, max(low.spread, high.spread), error, outside or low.outside or high.outside)
+        if share in (0.0, 1.0):
+            return self._at(left if share == 0 else right, at, depth)
+        low, high = self._at(left, at, depth), self._at(right, at, depth)
+        if 0 < share < 1:
+            time = low.time + share * (high.time - low.time)
+            error = max(low.error, high.error)
+            return _Values(time, max(low.spread, high.spread), error, low.outside or high.outside)
+        # Outside: the last slope goes on, within what a size can do: larger never takes less time than smaller, a
+        # smaller call at least half of the smallest measured, and nothing here grows faster than with the cube.
+        slope = min(max((high.time - low.time) / (places[right] - places[left]), 0.0), STEEPEST)
+        near, distance = (low, position - places[left]) if share < 0 else (high, position - places[right])
+        return near._replace(time=near.time + max(slope * distance, -1.0), outside=True)
 
     def _at(self, index: int, at: Sequence[float], depth: int) -> _Values:
         below = self.below[index]

@@ -6,6 +6,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,7 @@ class Dispatcher:
         for array in arrays:
             kind = None if array is None else kind_of(array)
             if kind is not None and kind.differentiable and kind.needs_gradient(array):
-                return kind.differentiate(self._run_without_gradient, operation, params, arrays)
+                return kind.differentiate(partial(self._run_without_gradient, tol=tol), operation, params, arrays)
         return self._run_without_gradient(operation, params, *arrays, tol=tol)
 
     def _run_without_gradient(self, operation: Operation, params: Any, *arrays: Any, tol: float | None = None) -> Any:

@@ -113,6 +113,9 @@ class Operation:
     """
 
     name: str = ""
+    # True where `gradient` also takes gradients of what `forward_for_gradient` saved, after those of the results;
+    # they arrive in second derivatives only.
+    differentiates_saved: bool = False
 
     def result(self, request: Request) -> tuple[Operand, ...]:
         """Return the shape, dtype, device and kind of each array that the request gives back."""
@@ -141,6 +144,11 @@ class Operation:
     def example(self, shape: tuple[int, ...], dtype: str) -> Request:
         """Return the plain request of this operation whose first operand has this shape and dtype."""
         raise NotImplementedError
+
+    def describe(self, request: Request) -> str:
+        """Return what the request is, in a few words for a table."""
+        o = request.first
+        return f"{'x'.join(map(str, o.shape)) or 'scalar'} {o.dtype}"
 
     def arrays(self, request: Request, rng: np.random.Generator) -> tuple[Any, ...]:
         """Return random NumPy operands for a request."""

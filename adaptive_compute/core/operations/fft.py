@@ -21,6 +21,8 @@ from ..dispatcher import dispatcher
 from ..errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from .fft_rule import FAMILY, FULL, NONE, SQRT, WORKING, FFTParams
 
+OPERATIONS = (FAMILY,)
+
 _SCALES = {
     (None, True): NONE, ("backward", True): NONE, ("ortho", True): SQRT, ("forward", True): FULL,
     (None, False): FULL, ("backward", False): FULL, ("ortho", False): SQRT, ("forward", False): NONE,

@@ -1,0 +1,153 @@
+"""``adaptive profile``: measure this machine and keep what was found."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .output import AsJson, note, print_json, print_table
+
+if TYPE_CHECKING:
+    from ..core.measure import Progress, Row
+    from ..core.profile import Profile
+
+
+def command(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer sizes; under 20 seconds on the CPU.")] = False,
+    op: Annotated[
+        list[str] | None, typer.Option("--op", metavar="NAME", help="Only this operation; may be repeated.")
+    ] = None,
+    backend: Annotated[
+        list[str] | None, typer.Option("--backend", metavar="NAME", help="Only this backend; may be repeated.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Write here, not where calls look.")
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option("--budget", metavar="SECONDS", help="Stay within about this time.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure every kernel and link of this machine, print what is fastest, and save the profile.
+
+    With --op or --backend, what is measured is merged into the profile that is there. Ctrl-C leaves that file as it is.
+    """
+    from ..core.dispatcher import dispatcher
+    from ..core.errors import ArgumentError
+    from ..core.measure import measure, rows
+
+    if budget is not None and not budget > 0:
+        raise ArgumentError(f"--budget must be a positive number of seconds, got {budget:g}")
+    for name in backend or ():
+        dispatcher.registry.require(name)
+    path = output or dispatcher.profile_path()
+    check_writable(path)
+    with progress() as report:
+        limits = {"operations": op or None, "backends": backend or None}
+        profile = measure(dispatcher.registry, **limits, quick=quick, budget=budget, report=report)
+    keep(profile, path, merge=bool(op or backend))
+    lines = rows(profile, dispatcher.registry)
+    if as_json:
+        print_json({**profile.as_dict(), "rows": [line._asdict() for line in lines], "path": str(path)})
+    else:
+        _print_rows(lines)
+    for operation, kernel, device, reason in rejected(profile):
+        note(f"wrong: {operation}/{kernel} on {device}: {reason}; it will not be used")
+    if profile.facts.get("left_out"):
+        note(f"{profile.facts['left_out']} points were left out for want of time; a larger --budget measures them")
+    note(f"measured in {profile.facts['seconds']} s, saved to {path}")
+
+
+def check_writable(path: Path) -> None:
+    """Raise ProfileError where a profile could not be written, before the time is spent on measuring one."""
+    from ..core.errors import ProfileError
+
+    if path.is_dir():
+        raise ProfileError(f"cannot write {path}: it is a folder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ProfileError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def keep(profile: Profile, path: Path, *, merge: bool) -> None:
+    """Save a profile; ``merge`` keeps what the file holds besides, where it is a profile and still holds."""
+    from ..core.errors import ProfileError
+    from ..core.profile import Profile, locked
+
+    with locked(path):
+        if path.exists():
+            try:
+                old = Profile.load(path)
+            except ProfileError as error:
+                note(f"replaced: {error}")
+            else:
+                if merge:
+                    _tell_dropped(old, profile)
+                    old.merge(profile)
+                    profile = old
+        profile.save(path)
+
+
+def _tell_dropped(old: Profile, new: Profile) -> None:
+    """Say what a merge drops, because it was measured on what is not the same machine any more."""
+    for device, section in new.sections.items():
+        before = old.sections.get(device)
+        lost = sorted(set(before.kernels) - set(section.kernels)) if before else []
+        if before and before.validators != section.validators and lost:
+            note(f"the machine has changed: earlier measurements on {device} are dropped ({', '.join(lost)}); "
+                 "`adaptive profile` measures everything again")  # fmt: skip
+
+
+def rejected(profile: Profile) -> Iterator[tuple[str, str, str, str]]:
+    """Yield operation, kernel, device and reason of every kernel that was found wrong."""
+    for device, section in profile.sections.items():
+        for operation, kernels in section.rejected.items():
+            for kernel, reason in kernels.items():
+                yield operation, kernel, device, reason
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callable[[Progress], None]]:
+    """Show a progress bar on stderr, where that is a terminal; yields what to report to."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("measuring", total=None)
+
+        def report(step: Any) -> None:
+            bar.update(task, completed=step.done, total=step.total, description=step.what)
+
+        yield report
+
+
+def _print_rows(lines: list[Row]) -> None:
+    from ..core.router import show_seconds
+
+    columns = ("operation", "size", "kernel", "device", "time", "rate", "runner-up", "error")
+    print_table(
+        columns,
+        [
+            (
+                row.operation,
+                row.request,
+                row.kernel,
+                row.device,
+                show_seconds(row.seconds),
+                f"{row.rate:.3g} {row.unit}",
+                "-" if row.runner_up is None else f"{row.runner_up} {row.runner_up_ratio or 0:.2f}x",
+                "unknown" if row.error is None else f"{row.error:.1e}",
+            )
+            for row in lines
+        ],
+        right=("time", "rate"),
+    )

@@ -1,0 +1,126 @@
+"""Profiling: what is measured, and that a kernel made wrong or slow on purpose is found."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import adaptive_compute as ac
+from adaptive_compute.core import measure as m
+from adaptive_compute.core.dispatcher import dispatcher
+from adaptive_compute.core.errors import ArgumentError
+from adaptive_compute.core.operations.fft_rule import FAMILY
+from adaptive_compute.core.profile import Profile
+from adaptive_compute.core.registry import registry
+from adaptive_compute.core.regret import regret
+from tests.simulated import SimBackend, SimFFT, installed
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Profile a handful of FFT sizes only."""
+    every = list(FAMILY.samples(quick=True))
+    some = [r for r in every if r.params.kind == "c2c" and r.first.dtype == "complex128" and r.first.size <= 4096]
+    monkeypatch.setattr(FAMILY, "samples", lambda quick: some[:12])
+    return some[:12]
+
+
+def measured(**kwargs):
+    return m.measure(registry, operations=["fft"], quick=True, budget=2.0, **kwargs)
+
+
+def test_every_kernel_is_measured_with_its_error(few):
+    profile = measured()
+    kernels = profile.sections["cpu"].kernels["fft"]
+    assert {"pocketfft", "torch"} <= set(kernels)
+    points = [p for classes in kernels.values() for points in classes.values() for p in points]
+    assert all(p.seconds > 0 and p.error is not None and p.error < 2e-15 for p in points)
+    assert profile.sections["cpu"].validators == registry.backend_of("cpu").validators("cpu")
+    assert profile.views["numpy->torch"] > 0
+
+
+def test_a_wrong_kernel_never_enters_the_profile(few):
+    wrong = SimFFT("wrong", "cpu", change=lambda y: y * 1.001)
+    with installed(SimBackend(wrong, devices=())):
+        profile = measured()
+        assert "wrong" not in profile.sections["cpu"].kernels["fft"]
+        assert "relative error" in profile.rejection("cpu", "fft", "wrong")
+        dispatcher.use_profile(profile)
+        refused = {k.name: why for k, why in ac.explain(ac.fft, np.ones(512, complex)).refused}
+        assert "found wrong" in refused["wrong"]
+
+
+@pytest.mark.parametrize("change", [lambda y: y * np.nan, lambda y: y[..., :-1], lambda y: np.zeros_like(y)])
+def test_nan_short_and_empty_handed_results_are_wrong_too(few, change):
+    with installed(SimBackend(SimFFT("wrong", "cpu", change=change), devices=())):
+        assert measured().rejection("cpu", "fft", "wrong")
+
+
+def test_a_kernel_that_raises_is_named_and_the_rest_is_measured(few):
+    broken = SimFFT("broken", "cpu")
+    broken.fail = RuntimeError("it broke")
+    with installed(SimBackend(broken, devices=())):
+        profile = measured()
+    assert "it broke" in profile.rejection("cpu", "fft", "broken")
+    assert profile.sections["cpu"].kernels["fft"]["pocketfft"]
+
+
+def test_a_slow_kernel_is_measured_slow_and_not_chosen(few):
+    slow = SimFFT("slow", "cpu")
+    slow.delay = 0.002
+    with installed(SimBackend(slow, devices=())):
+        profile = measured()
+        dispatcher.use_profile(profile)
+        decision = ac.explain(ac.fft, np.ones(512, complex))
+    times = {c.name: c.compute_s for c in decision.candidates}
+    assert times["slow"] >= 0.002
+    assert decision.chosen.name != "slow"
+
+
+def test_links_of_a_slow_device_are_measured_in_both_directions(few):
+    backend = SimBackend(SimFFT())
+    backend.seconds_per_byte = 1 / 2e9
+    with installed(backend):
+        section = measured().sections["sim:0"]
+    for link in (section.up, section.down):
+        assert 0.3e9 < link.bandwidth < 2.2e9
+        assert link.latency < 0.01
+
+
+def test_unknown_names_are_refused_with_those_that_exist():
+    with pytest.raises(ArgumentError, match="fft"):
+        m.measure(registry, operations=["ftt"])
+    with pytest.raises(ArgumentError, match="cpu"):
+        m.measure(registry, backends=["gpu"])
+
+
+def test_progress_is_reported_and_a_spent_budget_leaves_points_out(few):
+    seen = []
+    profile = m.measure(registry, operations=["fft"], quick=True, budget=1e-9, report=seen.append)
+    assert profile.facts["left_out"] == len(few)
+    assert seen[-1].done == seen[-1].total == len(few)
+
+
+def test_regret_is_one_when_the_choice_is_the_fastest_and_is_seen_when_it_is_not(few):
+    slow = SimFFT("slow", "cpu")
+    with installed(SimBackend(slow, devices=())):
+        profile = measured()
+        classes = profile.sections["cpu"].kernels["fft"]["slow"]
+        for name, points in classes.items():  # a profile that lies: it says the slow kernel takes no time
+            classes[name] = [p._replace(seconds=1e-12) for p in points]
+        slow.delay = 0.003
+        request = few[-1]
+        held_out, FAMILY.held_out = FAMILY.held_out, lambda rng: request  # type: ignore[method-assign]
+        try:
+            dispatcher.use_profile(Profile.from_dict(profile.as_dict()))
+            lied = regret(dispatcher, count=2, operations=["fft"]).as_dict()
+            for name, points in classes.items():
+                classes[name] = [p._replace(seconds=1.0) for p in points]
+            dispatcher.use_profile(Profile.from_dict(profile.as_dict()))
+            honest = regret(dispatcher, count=2, operations=["fft"]).as_dict()
+        finally:
+            FAMILY.held_out = held_out  # type: ignore[method-assign]
+    assert lied["worst"] > 5
+    assert lied["worst_explain"]["chosen"] == "slow"
+    assert honest["worst"] < 3
+    assert honest["count"] + honest["undecided"] == 2

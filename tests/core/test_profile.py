@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import json
+import os
+import threading
+import warnings
+
+import numpy as np
+import pytest
+
+import adaptive_compute as ac
+from adaptive_compute.core.curve import Measurement
+from adaptive_compute.core.dispatcher import dispatcher
+from adaptive_compute.core.errors import NoProfileWarning, ProfileError
+from adaptive_compute.core.profile import Link, Profile, Section, default_path, locked
+from adaptive_compute.core.registry import registry
+
+
+def profile(validators=None, kernel="pocketfft", seconds=1e-5):
+    points = [Measurement((0.0, 8.0), seconds, 0.02, 1e-16), Measurement((0.0, 10.0), 4 * seconds, 0.02, None)]
+    section = Section(validators or {"v": "1"}, {"fft": {kernel: {"c2c/float64/last/2": points}}}, {"fft": {"bad": "off by 1"}})
+    section.up, section.down = Link(1e-5, 1e9), Link(2e-5, 2e9)
+    return Profile({"cpu": section}, {"numpy->torch": 1e-6}, {"note": "test"})
+
+
+@pytest.fixture
+def profile_file(tmp_path, monkeypatch):
+    """A path that the dispatcher reads its profile from, as a fresh process would."""
+    path = tmp_path / "profile.json"
+    monkeypatch.setenv("ADAPTIVE_PROFILE", str(path))
+    ac.settings.reload()
+    dispatcher.use_profile(None)
+    yield path
+    monkeypatch.undo()
+    ac.settings.reload()
+
+
+def test_saving_and_loading_keeps_everything(tmp_path):
+    before = profile()
+    before.save(tmp_path / "p.json")
+    assert Profile.load(tmp_path / "p.json").as_dict() == before.as_dict()
+
+
+def test_no_profile_says_so_once_and_still_computes(profile_file):
+    with pytest.warns(NoProfileWarning, match="adaptive profile"):
+        y = ac.fft(np.ones(4))
+    assert y[0] == 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ac.ifft(np.ones(8))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", "null", "12", '{"schema": 1}', '{"schema": 99, "devices": {}}', '{"other": "file"}',
+        '{"schema": 1, "devices": {"cpu": []}}', '{"schema": 1, "devices": {"cpu": {"validators": {}}}}',
+        "\x00\x01", "[" * 100_000,
+    ],
+)  # fmt: skip
+def test_a_file_that_is_not_a_profile_is_named_and_not_used(profile_file, text):
+    profile_file.write_text(text)
+    with pytest.raises(ProfileError, match=r"profile\.json"):
+        Profile.load(profile_file)
+    with pytest.warns(NoProfileWarning, match=r"profile\.json"):
+        assert ac.fft(np.ones(4))[0] == 4
+    assert profile_file.read_text() == text
+
+
+def test_a_truncated_profile_is_never_half_used(profile_file):
+    profile().save(profile_file)
+    whole = profile_file.read_bytes()
+    for keep in range(0, len(whole) - 1, 97):
+        profile_file.write_bytes(whole[:keep])
+        with pytest.raises(ProfileError):
+            Profile.load(profile_file)
+
+
+@pytest.mark.parametrize("bad", ["nan", -1.0, "fast", None, True, float("inf")])
+def test_a_damaged_number_is_refused(tmp_path, bad):
+    data = profile().as_dict()
+    data["devices"]["cpu"]["kernels"]["fft"]["pocketfft"]["c2c/float64/last/2"][0][1] = bad
+    with pytest.raises(ProfileError, match="damaged"):
+        Profile.from_dict(json.loads(json.dumps(data)))
+
+
+def test_a_foreign_section_is_set_aside_with_the_reason(profile_file):
+    profile({"processor": "another machine"}).save(profile_file)
+    with pytest.warns(NoProfileWarning, match="processor was another machine"):
+        ac.fft(np.ones(4))
+    assert "cpu" in dispatcher.profile.stale
+    assert dispatcher.explain(ac.fft, np.ones(256)).chosen.compute_s is None
+
+
+def test_a_valid_section_is_used(profile_file):
+    profile(dict(registry.backend_of("cpu").validators("cpu"))).save(profile_file)
+    with ac.using(threads=1):
+        decision = ac.explain(ac.fft, np.ones(256))
+    assert decision.chosen.name == "pocketfft"
+    assert decision.chosen.compute_s == pytest.approx(1e-5, rel=0.01)
+
+
+def test_an_unwritable_place_is_reported_and_the_old_file_stays(tmp_path, monkeypatch):
+    path = tmp_path / "p.json"
+    profile().save(path)
+    before = path.read_bytes()
+
+    def no_space(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", no_space)
+    with pytest.raises(ProfileError, match="cannot write"):
+        profile(seconds=5.0).save(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["p.json"]
+
+
+def test_a_file_in_the_way_of_the_folder_is_reported(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ProfileError, match="cannot"):
+        profile().save(tmp_path / "file" / "p.json")
+
+
+def test_merging_replaces_what_was_measured_again_and_keeps_the_rest():
+    old, new = profile(), profile(kernel="torch", seconds=9e-5)
+    new.sections["cpu"].rejected = {"fft": {"wrong": "by a factor"}}
+    old.merge(new)
+    assert set(old.sections["cpu"].kernels["fft"]) == {"pocketfft", "torch"}
+    assert set(old.sections["cpu"].rejected["fft"]) == {"bad", "wrong"}
+
+
+def test_merging_clears_a_rejection_once_the_kernel_measures_right():
+    old, new = profile(), profile(kernel="bad")
+    new.sections["cpu"].rejected = {}
+    old.merge(new)
+    assert old.rejection("cpu", "fft", "bad") is None
+    assert old.curves("cpu", "fft", "bad")
+
+
+def test_a_section_with_other_validators_replaces_the_old_one_whole():
+    old, new = profile({"v": "1"}), profile({"v": "2"}, kernel="torch")
+    old.merge(new)
+    assert set(old.sections["cpu"].kernels["fft"]) == {"torch"}
+
+
+def test_writers_that_merge_under_the_lock_lose_nothing(tmp_path):
+    path = tmp_path / "p.json"
+
+    def add(index):
+        for turn in range(5):
+            with locked(path):
+                merged = Profile.load(path) if path.exists() else Profile()
+                merged.merge(profile(kernel=f"k{index}-{turn}"))
+                merged.save(path)
+
+    threads = [threading.Thread(target=add, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(Profile.load(path).sections["cpu"].kernels["fft"]) == 20
+
+
+def test_a_lock_that_is_held_is_reported(tmp_path):
+    path = tmp_path / "p.json"
+    with locked(path), pytest.raises(ProfileError, match="held by another"), locked(path, timeout=0.1):
+        pass
+
+
+def test_the_default_path_is_in_the_users_cache(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert str(default_path()).endswith(os.path.join("adaptive-compute", "profile.json"))
