@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,7 +40,7 @@ def _every_command(
     _settings.base()  # a bad ADAPTIVE_... variable is told here, whichever command was asked for
 
 
-def _show_warning(message: Warning | str, *where: object) -> None:
+def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
     print(f"adaptive: warning: {message}", file=sys.stderr)
 
 

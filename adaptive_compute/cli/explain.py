@@ -27,7 +27,7 @@ def command(
     ] = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Show every kernel that could run a call, its predicted time and error, the winner and the reason. Runs nothing."""
+    """Show every kernel that could run a call, its predicted time and error, the winner and why. Runs nothing."""
     from ..core import settings as _settings
     from ..core.dispatcher import dispatcher
 

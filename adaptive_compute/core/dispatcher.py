@@ -365,6 +365,9 @@ class Dispatcher:
             raise ArgumentError(f"device must be a name such as 'cpu' or 'cuda:0', got {device!r}")
         target = device if ":" in device or device == "cpu" else f"{device}:0"
         if ":" not in device:
+            if device not in self.registry.backends():
+                known = ", ".join(self.registry.backends())
+                raise ArgumentError(f"device={device!r} is not known; known backends: {known}")
             self.registry.require(device)
         backend = self.registry.backend_of(target)
         if operand.device == target:
