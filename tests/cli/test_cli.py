@@ -45,10 +45,13 @@ def test_wrong_usage_exits_with_2_and_says_so_on_stderr(adaptive, arguments):
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "named"),
-    [("ADAPTIVE_TRANSFERS", "maybe", "host, allow, log, deny"), ("ADAPTIVE_THREADS", "many", "at least 1")],
+    ("command", "variable", "value", "named"),
+    [
+        (["settings"], "ADAPTIVE_TRANSFERS", "maybe", "host, allow, log, deny"),
+        (["doctor"], "ADAPTIVE_THREADS", "many", "at least 1"),
+        (["explain", "fft", "--shape", "8", "--dtype", "float32"], "ADAPTIVE_THREADS", "0", "at least 1"),
+    ],
 )
-@pytest.mark.parametrize("command", [["settings"], ["doctor"], ["explain", "fft", "--shape", "8", "--dtype", "float32"]])
 def test_a_bad_environment_variable_exits_with_2_and_names_what_is_accepted(adaptive, command, variable, value, named):
     result = adaptive(*command, code=2, **{variable: value})
     (line,) = result.stderr.splitlines()

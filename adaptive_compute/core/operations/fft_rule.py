@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -81,30 +81,26 @@ class FFT(Operation):
             layout = "last" if all(n == 1 for n in request.first.shape[p.axes[0] + 1 :]) else "strided"
         dtype = self.result(request)[0].dtype
         real = REAL_OF.get(dtype, dtype)
-        return Features(f"{p.kind}/{real}/{layout}/{factors}", (log2(batch), log2(length)))
+        return Features(f"{p.kind}/{real}/{layout}/{factors}", (log2(length), log2(batch)))
 
     def tolerance(self, request: Request) -> float:
         dtype = self.result(request)[0].dtype
         return _TOLERANCE.get(REAL_OF.get(dtype, dtype), 2e-15)
 
     def samples(self, quick: bool) -> Iterable[Request]:
-        step = 2 if quick else 1
+        points, step = (1 << 16, 2) if quick else (1 << 19, 1)
         for real in ("float32", "float64"):
             for kind in ("c2c", "r2c", "c2r"):
-                for n, batch in _grid((8, 64, 512, 4096, 1 << 15, 1 << 18, 1 << 20), (1, 32, 1024), step):
-                    yield _sample(kind, real, (batch, n), (1,))
-                for n, batch in _grid((12, 120, 1500, 18000, 360360), (1, 32, 512), step):
-                    yield _sample(kind, real, (batch, n), (1,))
-                for n, batch in _grid((17, 211, 2003, 20011, 200003), (1, 32), step):
-                    yield _sample(kind, real, (batch, n), (1,))
-                for lengths in ((32, 512, 8192), (30, 500, 7500), (31, 499, 7499)):
-                    for n, batch in _grid(lengths, (2, 64), step):
-                        yield _sample(kind, real, (n, batch), (0,))
-                for sides in ((16, 64, 256, 1024), (15, 60, 250, 1000), (31, 127, 499)):
+                for lengths, sides in zip(_LENGTHS, _SIDES):
+                    for n in lengths[::step]:
+                        for batch in _batches(n, points, between=not quick):
+                            yield _sample(kind, real, (batch, n), (1,))
+                    for n in (lengths[1], lengths[3] // 2) if quick else (lengths[1], lengths[2], lengths[3] // 2):
+                        for batch in _batches(n, points):
+                            yield _sample(kind, real, (n, max(batch, 2)), (0,))
                     for n in sides[::step]:
-                        yield _sample(kind, real, (n, n), (0, 1))
-                        if n < 200:
-                            yield _sample(kind, real, (16, n, n), (1, 2))
+                        for batch in _batches(n * n, points):
+                            yield _sample(kind, real, (batch, n, n), (1, 2))
 
     def held_out(self, rng: np.random.Generator) -> Request:
         total = 2.0 ** rng.uniform(4, 21)
@@ -157,12 +153,20 @@ def _sizes(request: Request) -> tuple[int, int, int]:
     return length * batch, length, batch
 
 
-def _grid(lengths: Sequence[int], batches: Sequence[int], step: int) -> Iterable[tuple[int, int]]:
-    """Yield lengths and batches whose product is not too large to measure quickly."""
-    for batch in batches[::step]:
-        for n in lengths[::step]:
-            if n * batch <= 1 << 20:
-                yield n, batch
+# Powers of two, products of small primes, and numbers with a large prime, as ``features`` tells them apart; the sides
+# of squares for transforms over two axes beside them.
+_LENGTHS = (
+    (8, 64, 512, 4096, 1 << 15, 1 << 18, 1 << 20),
+    (12, 120, 1500, 18000, 360360),
+    (17, 211, 2003, 20011, 200003),
+)
+_SIDES = ((8, 32, 128, 512), (12, 60, 250, 750), (17, 62, 254, 698))
+
+
+def _batches(n: int, points: int, between: bool = False) -> Iterable[int]:
+    """Return one transform, as many as make so many points in all, and if asked for a number between."""
+    most = max(1, points // n)
+    return dict.fromkeys((1, math.isqrt(most), most) if between else (1, most))
 
 
 def _sample(kind: str, real: str, shape: tuple[int, ...], axes: tuple[int, ...]) -> Request:
