@@ -1,4 +1,4 @@
-"""A simulated accelerator: its own array kind behind a link, with kernels that are exact, wrong or failing on demand."""
+"""A simulated accelerator: its own array kind behind a link, with kernels that are wrong or fail on demand."""
 
 from __future__ import annotations
 
@@ -65,7 +65,11 @@ class SimFFT(Kernel):
 
     def supports(self, request: Any) -> bool | str:
         p = request.params
-        return True if p.kind == "c2c" and p.forward and p.scale == 0 else "the simulation only does plain forward transforms"
+        return (
+            True
+            if p.kind == "c2c" and p.forward and p.scale == 0
+            else "the simulation only does plain forward transforms"
+        )
 
     def plan(self, request: Any) -> Plan:
         self.planned += 1

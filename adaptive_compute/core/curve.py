@@ -83,9 +83,7 @@ class _Axis:
 def _leaf(points: Sequence[Measurement]) -> _Values:
     best = min(points, key=lambda point: point.seconds)
     errors = [point.error for point in points if point.error is not None]
-    return _Values(
-        math.log2(max(best.seconds, TINY)), best.spread, max(errors) if errors else math.nan, outside=False
-    )
+    return _Values(math.log2(max(best.seconds, TINY)), best.spread, max(errors) if errors else math.nan, outside=False)
 
 
 class Curve:

@@ -264,9 +264,7 @@ class Dispatcher:
         self._plan_bytes += entry.plan.nbytes
         self._entries[key] = entry
         # Second chance: entries used since the last sweep go to the back once, so what is in use stays.
-        while len(self._entries) > 1 and (
-            self._plan_bytes > self.plan_budget or len(self._entries) > ENTRY_LIMIT
-        ):
+        while len(self._entries) > 1 and (self._plan_bytes > self.plan_budget or len(self._entries) > ENTRY_LIMIT):
             oldest = next(iter(self._entries))
             candidate = self._entries.pop(oldest)
             if candidate is entry or candidate.used:
@@ -355,7 +353,9 @@ class Dispatcher:
             except Explained as explained:
                 return explained.decision
         name = getattr(function, "__name__", repr(function))
-        raise ArgumentError(f"{name} finished without calling an operation of this library; there is nothing to explain")
+        raise ArgumentError(
+            f"{name} finished without calling an operation of this library; there is nothing to explain"
+        )
 
     def to(self, array: Any, device: str) -> Any:
         """Move an array to a device; see ``adaptive_compute.to``."""
@@ -374,9 +374,7 @@ class Dispatcher:
             return array
         source = None if operand.device == "cpu" else self.registry.backend_of(operand.device)
         host = kind_named(operand.kind).to_numpy(array) if source is None else array
-        return move(
-            host, source, None if target == "cpu" else backend, target, operand.nbytes, origin=operand.device
-        )
+        return move(host, source, None if target == "cpu" else backend, target, operand.nbytes, origin=operand.device)
 
 
 def physical_memory() -> int | None:

@@ -106,28 +106,11 @@ def const(value: Any) -> Node:
 def make(op: str, *args: Node) -> Node:
     """Return the node of a function; on constants alone, its value."""
     op = ALIASES.get(op, op)
-    if op == "power" and args[1].op == "const":
-        simple = _power_of(args[0], args[1].args[0])
-        if simple is not None:
-            return simple
     if all(arg.op == "const" for arg in args) and op in UFUNCS:
         folded = _fold(op, [arg.args[0] for arg in args])
         if folded is not None:
             return folded
     return _intern(op, args, (op, *map(id, args)))
-
-
-def _power_of(base: Node, exponent: Any) -> Node | None:
-    """Return a power with a small constant exponent as NumPy computes it: by multiplication or a root."""
-    if isinstance(exponent, bool) or base.op == "const":
-        return None
-    if exponent == 2:
-        return make("square", base) if isinstance(exponent, int) else make("square", make("multiply", base, const(1.0)))
-    if exponent == 3 and isinstance(exponent, int):
-        return make("multiply", make("square", base), base)
-    if exponent == 0.5:
-        return make("sqrt", base)
-    return None
 
 
 def _fold(op: str, values: list[Any]) -> Node | None:

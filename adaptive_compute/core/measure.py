@@ -189,7 +189,9 @@ class Runner:
 
 def relocated(request: Request, kernel: Kernel) -> Request:
     """Return the request with every operand in the kernel's own kind, on its device."""
-    operands = tuple(None if o is None else Operand(o.shape, o.dtype, kernel.device, kernel.native) for o in request.operands)
+    operands = tuple(
+        None if o is None else Operand(o.shape, o.dtype, kernel.device, kernel.native) for o in request.operands
+    )
     return Request(request.operation, operands, request.params, request.tol, request.threads)
 
 
@@ -363,6 +365,6 @@ def _row(router: Router, request: Request, state: _settings.Settings) -> Row:
     amount = work.flops if unit == "GFLOP/s" else work.bytes
     return Row(
         request.operation.name, request.operation.describe(request), decision.chosen.name, decision.chosen.device,
-        seconds, amount / max(seconds, 1e-12) / 1e9, unit, second and second.name,
+        seconds, amount / max(seconds, 1e-12) / 1e9, unit, second.name if second else None,
         second.total_s / max(seconds, 1e-12) if second and second.total_s else None, decision.chosen.error,
     )  # fmt: skip

@@ -51,7 +51,7 @@ class Request:
         CPU threads that the call may use.
     """
 
-    __slots__ = ("operation", "operands", "params", "tol", "threads", "_hash")
+    __slots__ = ("_hash", "operands", "operation", "params", "threads", "tol")
 
     def __init__(
         self, operation: Operation, operands: tuple[Operand | None, ...], params: Any, tol: float | None, threads: int
@@ -168,12 +168,12 @@ class Operation:
     def gradient(
         self, params: Any, arrays: tuple[Any, ...], saved: tuple[Any, ...], grads: tuple[Any, ...]
     ) -> tuple[Any, ...]:
-        """Return the gradient with respect to each operand (None where there is none), by operations of this library."""
+        """Return the gradient for each operand (None where there is none), by operations of this library."""
         raise NotImplementedError(f"{self.name} has no gradient rule yet; detach its operands")
 
 
 def relative_error(result: Any, reference: Any) -> float:
-    """Return ``||result - reference|| / ||reference||``; infinite where one has a NaN or infinity that the other lacks."""
+    """Return ``||result - reference|| / ||reference||``; infinite where only one is finite."""
     result, reference = np.asarray(result), np.asarray(reference)
     if result.shape != reference.shape:
         return math.inf

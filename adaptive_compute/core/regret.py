@@ -84,7 +84,9 @@ class RegretReport:
         lines.append(f"the fastest candidate was chosen in {figures['optimal']:.0%} of the counted requests")
         if figures["worst_explain"]:
             lines += ["worst:", figures["worst_explain"]["explain"]]
-            lines.append("  measured: " + ", ".join(f"{k} {s:.3g} s" for k, s in figures["worst_explain"]["seconds"].items()))
+            lines.append(
+                "  measured: " + ", ".join(f"{k} {s:.3g} s" for k, s in figures["worst_explain"]["seconds"].items())
+            )
         return "\n".join(lines)
 
 

@@ -228,7 +228,9 @@ class Router:
         known = [c for c in candidates if c.total_s is not None]
         if not known:
             at_home = [c for c in candidates if c.device == home] or candidates
-            return at_home[0], f"nothing was measured for this request: it stays on {at_home[0].device} with the first kernel there"
+            return at_home[
+                0
+            ], f"nothing was measured for this request: it stays on {at_home[0].device} with the first kernel there"
         best = min(known, key=_total)
         here = [c for c in known if c.device == home]
         if best.device != home and here:

@@ -51,7 +51,7 @@ def _name(name: str, value: Any) -> str:
 
 def check_tol(name: str, value: Any) -> float:
     """Return a tolerance as a float, or raise an error that names the argument."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) and not hasattr(value, "__float__"):
+    if isinstance(value, bool) or (not isinstance(value, (int, float)) and not hasattr(value, "__float__")):
         raise ArgumentError(f"{name} must be a positive number (a relative L2 error), got {value!r}")
     number = float(value)
     if not (math.isfinite(number) and number > 0):
@@ -62,7 +62,9 @@ def check_tol(name: str, value: Any) -> float:
 def check_threads(name: str, value: Any) -> int:
     """Return a thread count as an int, or raise an error that names the argument."""
     try:
-        number = value.__index__() if not isinstance(value, (str, bool)) else int(value) if isinstance(value, str) else 0
+        number = (
+            value.__index__() if not isinstance(value, (str, bool)) else int(value) if isinstance(value, str) else 0
+        )
     except (AttributeError, TypeError, ValueError):
         number = 0
     if number < 1:
@@ -103,7 +105,9 @@ def from_environment(environ: Mapping[str, str]) -> tuple[Settings, dict[str, st
     for variable in sorted(environ):
         if variable.startswith("ADAPTIVE_") and variable not in _ENVIRONMENT.values():
             accepted = ", ".join(sorted(_ENVIRONMENT.values()))
-            warnings.warn(f"{variable} is not read by adaptive-compute; it reads {accepted}", SettingsWarning, stacklevel=3)
+            warnings.warn(
+                f"{variable} is not read by adaptive-compute; it reads {accepted}", SettingsWarning, stacklevel=3
+            )
     return Settings(**values), sources
 
 
@@ -167,7 +171,7 @@ class using:
     kernel : str, optional
         Run this kernel only, for example ``"pocketfft"``. ``ac.explain`` lists them.
     tol : float, optional
-        Relative L2 error that a kernel's measured error must not exceed. Default: the conformance tolerance of the dtype.
+        Relative L2 error that a kernel's measured error must not exceed. Default: the dtype's own tolerance.
     precision : {"float32", "float64"}, optional
         Precision of the bulk work, where an operation offers a choice.
     transfers : {"host", "allow", "log", "deny"}, optional

@@ -225,6 +225,20 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch
     assert [file.name for file in tmp_path.iterdir()] == ["profile.json"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT")
+def test_an_interrupted_run_leaves_the_old_file(adaptive):
+    small("before").save(adaptive.profile)
+    before = adaptive.profile.read_text()
+    environment = {**os.environ, "ADAPTIVE_PROFILE": str(adaptive.profile)}
+    run = subprocess.Popen([sys.executable, "-m", "adaptive_compute.cli", "profile"], env=environment)
+    time.sleep(3)
+    assert run.poll() is None
+    run.send_signal(signal.SIGINT)
+    run.communicate(timeout=30)
+    assert run.returncode != 0
+    assert adaptive.profile.read_text() == before
+
+
 # A wrong kernel
 
 

@@ -24,7 +24,11 @@ def calls(rng):
     points = rng.uniform(-np.pi, np.pi, 200)
     strengths = x[:200]
     k = np.arange(-16, 16)
-    yield "nufft", lambda: ac.nufft.nufft1d1(points, strengths, 32, eps=1e-9), np.exp(1j * np.outer(k, points)) @ strengths
+    yield (
+        "nufft",
+        lambda: ac.nufft.nufft1d1(points, strengths, 32, eps=1e-9),
+        np.exp(1j * np.outer(k, points)) @ strengths,
+    )
     q = rng.standard_normal((2, 40, 8))
     scores = np.where(np.tri(40, dtype=bool), q @ q.transpose(0, 2, 1) / np.sqrt(8), -np.inf)
     weights = np.exp(scores - scores.max(-1, keepdims=True))

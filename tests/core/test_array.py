@@ -24,7 +24,9 @@ def test_what_numpy_reads_as_numbers_becomes_an_array(value):
     assert np.array_equal(array, np.asarray(value))
 
 
-@pytest.mark.parametrize("value", ["text", None, [1, [2, 3]], [object()], np.array(["a"]), {"a": 1}, np.array([None]), b"x"])
+@pytest.mark.parametrize(
+    "value", ["text", None, [1, [2, 3]], [object()], np.array(["a"]), {"a": 1}, np.array([None]), b"x"]
+)
 def test_what_holds_no_numbers_is_refused_by_name(value):
     with pytest.raises(DtypeError, match="signal"):
         as_array(value, "signal")

@@ -30,7 +30,9 @@ def test_two_coordinates_of_a_power_law_are_exact_on_a_ragged_grid():
     def law(b, n):
         return 1e-6 * 2 ** (0.9 * b + 1.2 * n)
 
-    curve = Curve([point((b, n), law(b, n)) for b, lengths in ((0, (3, 8, 15)), (4, (3, 8)), (9, (3,))) for n in lengths])
+    curve = Curve(
+        [point((b, n), law(b, n)) for b, lengths in ((0, (3, 8, 15)), (4, (3, 8)), (9, (3,))) for n in lengths]
+    )
     assert curve.at((2.0, 5.0)).seconds == pytest.approx(law(2, 5))
 
 

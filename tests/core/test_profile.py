@@ -18,7 +18,9 @@ from adaptive_compute.core.registry import registry
 
 def profile(validators=None, kernel="pocketfft", seconds=1e-5):
     points = [Measurement((0.0, 8.0), seconds, 0.02, 1e-16), Measurement((0.0, 10.0), 4 * seconds, 0.02, None)]
-    section = Section(validators or {"v": "1"}, {"fft": {kernel: {"c2c/float64/last/2": points}}}, {"fft": {"bad": "off by 1"}})
+    section = Section(
+        validators or {"v": "1"}, {"fft": {kernel: {"c2c/float64/last/2": points}}}, {"fft": {"bad": "off by 1"}}
+    )
     section.up, section.down = Link(1e-5, 1e9), Link(2e-5, 2e9)
     return Profile({"cpu": section}, {"numpy->torch": 1e-6}, {"note": "test"})
 

@@ -102,7 +102,9 @@ def test_the_environment_gives_values_and_their_source():
     assert sources["transfers"] == "default"
 
 
-@pytest.mark.parametrize(("name", "value"), [("ADAPTIVE_THREADS", "many"), ("ADAPTIVE_THREADS", "0"), ("ADAPTIVE_TRANSFERS", "yes")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("ADAPTIVE_THREADS", "many"), ("ADAPTIVE_THREADS", "0"), ("ADAPTIVE_TRANSFERS", "yes")]
+)
 def test_a_bad_environment_value_names_the_variable(name, value):
     with pytest.raises(ArgumentError, match=name):
         from_environment({name: value})

@@ -126,11 +126,9 @@ class FFT(Operation):
 
     def arrays(self, request: Request, rng: np.random.Generator) -> tuple[Any, ...]:
         x = request.first
-        real = REAL_OF.get(x.dtype)
-        if real is None:
-            real = x.dtype if x.dtype in ("float32", "float64") else "float64"
-            return (rng.standard_normal(x.shape, real).astype(x.dtype, copy=False),)
-        parts = rng.standard_normal((*x.shape, 2), real if real in ("float32", "float64") else "float64").astype(real, copy=False)
+        if x.dtype not in REAL_OF:
+            return (rng.standard_normal(x.shape, _precision(x.dtype)).astype(x.dtype, copy=False),)
+        parts = rng.standard_normal((*x.shape, 2), _precision(x.dtype)).astype(REAL_OF[x.dtype], copy=False)
         return (parts.view(x.dtype)[..., 0],)
 
     def error(self, request: Request, arrays: tuple[Any, ...], result: Any) -> float:
@@ -161,6 +159,10 @@ _LENGTHS = (
     (17, 211, 2003, 20011, 200003),
 )
 _SIDES = ((8, 32, 128, 512), (12, 60, 250, 750), (17, 62, 254, 698))
+
+
+def _precision(dtype: str) -> Any:
+    return np.float32 if dtype in ("float32", "complex64") else np.float64
 
 
 def _batches(n: int, points: int, between: bool = False) -> Iterable[int]:
@@ -205,9 +207,9 @@ def reference(params: FFTParams, x: np.ndarray) -> np.ndarray:
     if params.kind == "c2r":
         edges = [0] if params.lengths[-1] % 2 else [0, params.lengths[-1] // 2]
         if len(params.axes) == 1:
-            where = (slice(None),) * params.axes[-1]
             for edge in edges:  # their imaginary part has no counterpart in a real signal and is ignored
-                wide[(*where, edge)] = wide[(*where, edge)].real
+                lines = np.moveaxis(wide, params.axes[0], 0)
+                lines[edge] = lines[edge].real
         wide = _complete(wide, params)
     for axis, n in zip(params.axes, params.lengths):
         wide = np.moveaxis(np.moveaxis(wide, axis, -1) @ _matrix(n, np.arange(n), params.forward).T, -1, axis)
@@ -228,7 +230,8 @@ def _matrix(n: int, rows: np.ndarray, forward: bool) -> np.ndarray:
     Long rows are in float64: their rounding averages out to about 1e-16, well under any kernel's own.
     """
     steps = (rows[:, None] * np.arange(n)[None, :]) % n
-    angles = steps.astype(np.longdouble if n <= 4096 else np.float64) * (_TWO_PI if n <= 4096 else 2 * np.pi) / n
+    real: Any = np.longdouble if n <= 4096 else np.float64
+    angles = steps.astype(real) * real(_TWO_PI) / n
     return np.cos(angles) + (-1j if forward else 1j) * np.sin(angles)
 
 
