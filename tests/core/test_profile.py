@@ -17,7 +17,7 @@ from adaptive_compute.core.registry import registry
 
 
 def profile(validators=None, kernel="pocketfft", seconds=1e-5):
-    points = [Measurement((0.0, 8.0), seconds, 0.02, 1e-16), Measurement((0.0, 10.0), 4 * seconds, 0.02, None)]
+    points = [Measurement((8.0, 0.0), seconds, 0.02, 1e-16), Measurement((10.0, 0.0), 4 * seconds, 0.02, None)]
     section = Section(
         validators or {"v": "1"}, {"fft": {kernel: {"c2c/float64/last/2": points}}}, {"fft": {"bad": "off by 1"}}
     )

@@ -30,7 +30,7 @@ CLASS = "c2c/float64/last/2"
 
 def curve(seconds, error=1e-16, spread=0.01, cls=CLASS):
     """Time proportional to length, ``seconds`` at 256 points, batch 1."""
-    return {cls: [Measurement((0.0, float(p)), seconds * 2.0 ** (p - 8), spread, error) for p in (3, 8, 20)]}
+    return {cls: [Measurement((float(p), 0.0), seconds * 2.0 ** (p - 8), spread, error) for p in (3, 8, 20)]}
 
 
 def use(cpu=None, sim=None, link=None, rejected=None):
