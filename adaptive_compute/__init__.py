@@ -2,6 +2,7 @@
 
 from numpy.fft import fftfreq, fftshift, ifftshift, rfftfreq
 
+from . import nufft
 from .core.array import device_of
 from .core.dispatcher import dispatcher, explain, to
 from .core.operations.fft import (

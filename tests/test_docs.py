@@ -57,7 +57,7 @@ def test_the_example_is_exact_and_can_be_profiled(example):
         assert np.allclose(ac.fft(x), x @ exact, atol=1e-12)
         assert np.allclose(ac.fft(x.T, axis=0), (x @ exact).T, atol=1e-12)
         assert ac.fft(x.astype(np.complex64)).dtype == np.complex64
-    section = measure(registry, operations=["fft"], backends=["sandbox"], quick=True, budget=1.0).sections["sandbox:0"]
+    section = measure(registry, operations=["fft"], backends=["sandbox"], quick=True, budget=4.0).sections["sandbox:0"]
     assert section.kernels["fft"]["sandbox-fft"]
     assert section.rejected == {}
     assert section.up is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from .output import AsJson, print_json
 if TYPE_CHECKING:
     from ..core.operation import Request
 
+MOST_AXES, MOST_ELEMENTS = 32, 1 << 56  # what NumPy can describe, whatever its version and the dtype
 # Names that people say for an operation, besides its own name and the functions of the public face.
 ALIASES = {"evaluate": "elementwise", "scaled_dot_product_attention": "attention"}
 
@@ -45,7 +47,11 @@ def parse_shape(text: str) -> tuple[int, ...]:
 
     if not re.fullmatch(r"\d+(x\d+)*", text):
         raise ArgumentError(f"--shape {text!r} is not a shape; write lengths joined by x, such as 4096x1024")
-    return tuple(int(length) for length in text.split("x"))
+    if len(text) < 1000:
+        shape = tuple(int(length) for length in text.split("x"))
+        if len(shape) <= MOST_AXES and math.prod(max(length, 1) for length in shape) <= MOST_ELEMENTS:
+            return shape
+    raise ArgumentError(f"--shape is too large for any array: at most {MOST_AXES} axes and 2^56 elements")
 
 
 def parse_dtype(text: str) -> str:

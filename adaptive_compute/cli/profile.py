@@ -74,7 +74,8 @@ def check_writable(path: Path) -> None:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise ProfileError(f"cannot write {path}: {error.strerror or error}") from None
+        why = error.strerror or error
+        raise ProfileError(f"cannot write {path}: {why}; name another file with --output or ADAPTIVE_PROFILE") from None
 
 
 def keep(profile: Profile, path: Path, *, merge: bool) -> None:
@@ -121,7 +122,10 @@ def progress() -> Iterator[Callable[[Progress], None]]:
     from rich.progress import Progress
 
     console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+    if not console.is_terminal:
+        yield lambda step: None
+        return
+    with Progress(console=console, transient=True) as bar:
         task = bar.add_task("measuring", total=None)
 
         def report(step: Any) -> None:

@@ -11,8 +11,16 @@ class ArgumentError(AdaptiveError, ValueError):
     """An argument has the right type but an unacceptable value."""
 
 
+class ArgumentTypeError(ArgumentError, TypeError):
+    """An argument is of a type that is not accepted."""
+
+
 class ShapeError(ArgumentError):
     """An array's shape does not fit the operation or the other operands."""
+
+
+class AxisError(ShapeError, IndexError):
+    """An array has no such axis."""
 
 
 class DtypeError(AdaptiveError, TypeError):
@@ -25,6 +33,10 @@ class ExpressionError(ArgumentError):
 
 class NufftError(ArgumentError, RuntimeError):
     """Bad input to a NUFFT; both kinds of error that FINUFFT's users catch."""
+
+
+class NufftTypeError(NufftError, DtypeError):
+    """An argument of a NUFFT has a type or dtype that is not accepted."""
 
 
 class TooLargeError(AdaptiveError, MemoryError, ValueError):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FULL_SECONDS, QUICK_SECONDS = 75.0, 14.0
 SHORTEST_SAMPLE = 40e-6  # a clock reading costs 0.1 us: shorter calls are timed several at a time
-FEWEST, MOST = 4, 25  # samples of one point
+FEWEST, MOST = 3, 25  # samples of one point
 # Two orders of magnitude past the tolerance is no rounding: the kernel computes something else.
 WRONG = 100.0
 
@@ -252,8 +252,6 @@ def time_in_turn(runners: Sequence[Any], share: float) -> list[list[float]]:
         repeats.append(count)
         expected += count * single
     rounds = int(min(max(share / max(expected, 1e-9), FEWEST), MOST))
-    if expected > 0.5:
-        rounds = 3
     samples: list[list[float]] = [[] for _ in runners]
     collecting = gc.isenabled()
     gc.disable()

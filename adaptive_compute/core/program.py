@@ -71,7 +71,7 @@ def program(root: Node, dtypes: tuple[str, ...], native: frozenset[str] = frozen
     native : frozenset of str
         Composites that the backend computes in one step on real floating-point values; others are expanded.
     """
-    builder = _Builder(dtypes, native)
+    builder = Builder(dtypes, native)
     for node in ordered(root):  # children first, so that no step recurses deeper than one expansion
         builder.value(node)
     index, kind = builder.value(root)
@@ -93,7 +93,7 @@ def _needed(values: list[Value], last: int) -> tuple[tuple[Value, ...]]:
     return (tuple(values[i]._replace(args=tuple(new[a] for a in values[i].args)) for i in order),)
 
 
-class _Builder:
+class Builder:
     """Collects the values of one program."""
 
     def __init__(self, dtypes: tuple[str, ...], native: frozenset[str]) -> None:
@@ -136,9 +136,11 @@ class _Builder:
                 raise DtypeError(f"dtype {dtype} is not one that element-wise functions compute in: {', '.join(ACCEPTED)}")
             index = self.emit(Value("var", (), dtype, dtype, node.args[0]))
             return self.cast(index, WORKING.get(dtype, dtype)), _Type(dtype, weak=False)
-        kind = node.args[1] if node.op == "scalar" else type(node.args[0]).__name__
+        data = node.args[0]
+        kind = node.args[1] if node.op == "scalar" else type(data).__name__
+        if node.op == "const" and kind == "int" and not -(1 << 63) <= data < 1 << 63:
+            kind, data = "float", _fits(data, "float64")
         dtype = _DEFAULT[kind]
-        data = node.args[0] if node.op == "scalar" else _fits(node.args[0], dtype)
         return self.emit(Value(node.op, (), dtype, dtype, data)), _Type(dtype, weak=kind != "bool")
 
     def _step(self, node: Node) -> tuple[int, _Type]:

@@ -217,7 +217,7 @@ class Router:
             if candidate.error > request.tol:
                 return f"measured error {candidate.error:.1e} exceeds tol={request.tol:.1e}"
         elif request.tol < usual:
-            return f"its error was not measured, and tol={request.tol:.1e} is tighter than the {usual:.1e} all kernels keep"
+            return f"its error was not measured; tol={request.tol:.1e} is tighter than the {usual:.1e} all kernels keep"
         return None
 
     def _choose(self, candidates: list[Candidate], request: Request, state: Settings) -> tuple[Candidate, str]:

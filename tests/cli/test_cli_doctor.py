@@ -5,9 +5,9 @@ import json
 import pytest
 import typer
 
-from adaptive_compute.backends.base import Backend
 from adaptive_compute.cli import doctor
 from adaptive_compute.core.registry import Registry, registry
+from tests.simulated import SimBackend, installed
 
 
 def test_without_a_profile_it_says_how_to_make_one(adaptive):
@@ -51,30 +51,16 @@ def test_a_stale_profile_gives_the_reason_and_a_wrong_kernel_is_named(profiled, 
     assert "threads was 1000" in profile["stale"]["cpu"]
 
 
-class Absent(Backend):
-    name = "absent"
-
-    def available(self):
-        return "the driver is missing"
-
-    def remedy(self):
-        return "install the driver"
-
-
 def test_an_unavailable_backend_gives_its_reason_and_remedy(capsys):
-    registry.register(Absent())
-    try:
+    with installed(SimBackend(reason="the driver is missing")):
         doctor.command()
-    finally:
-        registry.unregister("absent")
     text = capsys.readouterr().out
-    assert "backend absent: not available: the driver is missing" in text
-    assert "to mend it: install the driver" in text
+    assert "backend sim: not available: the driver is missing" in text
+    assert "to mend it: plug it in" in text
 
 
 def test_no_working_backend_is_a_failure(monkeypatch, capsys):
-    only = Absent()
-    monkeypatch.setattr(registry, "backends", lambda: {"absent": only})
+    monkeypatch.setattr(registry, "backends", lambda: {"sim": SimBackend(reason="the driver is missing")})
     with pytest.raises(typer.Exit) as stop:
         doctor.command()
     assert stop.value.exit_code == 1

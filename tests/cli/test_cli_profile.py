@@ -14,11 +14,10 @@ import time
 import numpy as np
 import pytest
 
-from adaptive_compute.backends.base import Backend, Kernel, Plan
 from adaptive_compute.cli import profile as cli_profile
 from adaptive_compute.core.errors import ProfileError
 from adaptive_compute.core.profile import Measurement, Profile, Section, locked
-from adaptive_compute.core.registry import registry
+from tests.simulated import SimBackend, SimFFT, installed
 
 LIMITED = ("profile", "--quick", "--op", "fft", "--budget", "2")
 
@@ -48,9 +47,7 @@ def test_json_holds_the_profile_and_the_rows_and_goes_to_the_file_that_was_named
     assert row["unit"] in ("GB/s", "GFLOP/s")
 
 
-@pytest.mark.parametrize(
-    ("option", "named"), [("--op", "fft"), ("--backend", "cpu")], ids=["operation", "backend"]
-)
+@pytest.mark.parametrize(("option", "named"), [("--op", "fft"), ("--backend", "cpu")])
 def test_an_unknown_name_exits_with_2_and_names_the_accepted_ones(adaptive, option, named):
     result = adaptive("profile", option, "abacus", code=2)
     (line,) = result.stderr.splitlines()
@@ -127,8 +124,8 @@ def test_another_machines_profile_is_set_aside_with_the_reason(profiled, adaptiv
 # Keeping what was there
 
 
-def small(kernel: str, validators: dict[str, str] | None = None, operation: str = "fft", seconds: float = 1.0) -> Profile:
-    classes = {"class": [Measurement((1.0,), seconds, 0.0, 1e-7)]}
+def small(kernel: str, validators: dict[str, str] | None = None, operation: str = "fft") -> Profile:
+    classes = {"class": [Measurement((1.0,), 1.0, 0.0, 1e-7)]}
     return Profile({"cpu": Section(validators or {"threads": "2"}, {operation: {kernel: classes}})})
 
 
@@ -239,57 +236,13 @@ def test_an_interrupted_run_leaves_the_old_file(adaptive):
     assert adaptive.profile.read_text() == before
 
 
-# A wrong kernel
-
-
-class _Zeros(Plan):
-    def run(self, *arrays):
-        return np.zeros_like(arrays[0])
-
-
-class _WrongKernel(Kernel):
-    name, operation, device = "zeros", "fft", "wrong:0"
-
-    def supports(self, request):
-        return True if request.params.kind == "c2c" else "complex only"
-
-    def plan(self, request):
-        return _Zeros()
-
-
-class _WrongBackend(Backend):
-    name = "wrong"
-
-    def devices(self):
-        return ["wrong:0"]
-
-    def kernels(self):
-        return [_WrongKernel()]
-
-    def validators(self, device):
-        return {"made": "for a test"}
-
-    def upload(self, host, device):
-        return host
-
-    def download(self, array):
-        return array
-
-    def synchronize(self, device):
-        pass
-
-
 def test_a_wrong_kernel_is_named_and_kept_out(tmp_path, capsys):
-    registry.register(_WrongBackend())
-    try:
-        cli_profile.command(
-            quick=True, op=["fft"], backend=["wrong"], output=tmp_path / "p.json", budget=10.0, as_json=True
-        )
-    finally:
-        registry.unregister("wrong")
+    path = tmp_path / "p.json"
+    with installed(SimBackend(SimFFT("zeros", change=np.zeros_like))):
+        cli_profile.command(quick=True, op=["fft"], backend=["sim"], output=path, budget=10.0, as_json=True)
     printed = capsys.readouterr()
-    assert "wrong: fft/zeros on wrong:0: relative error" in printed.err
-    section = Profile.load(tmp_path / "p.json").sections["wrong:0"]
+    assert "wrong: fft/zeros on sim:0: relative error" in printed.err
+    section = Profile.load(path).sections["sim:0"]
     assert "zeros" in section.rejected["fft"]
     assert not section.kernels.get("fft")
     assert json.loads(printed.out)["rows"] == []

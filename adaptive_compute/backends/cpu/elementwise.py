@@ -1,5 +1,281 @@
-"""Placeholder room."""
+"""Element-wise expressions on the CPU, by NumPy and by torch, in cache-sized blocks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ...core.expression import UFUNCS
+from ...core.operation import Request
+from ...core.profile import Curve, Estimate
+from ...core.program import Program, program
+from ..base import Kernel, Plan
+from .blocks import BoundStage, Library, run_all, stages
+from .device import needs, torch_threads
+from .elementwise_model import estimate
+from . import pool
 
 
-def kernels():
-    return []
+def kernels() -> Sequence[Kernel]:
+    """Return this room's kernels."""
+    return [
+        NumpyBlocked("numpy-blocked", threaded=False),
+        NumpyBlocked("numpy-blocked-threads", threaded=True),
+        TorchBlocked("torch", threaded=False),
+        TorchBlocked("torch-blocked-threads", threaded=True),
+        TorchVmap(),
+    ]
+
+
+class ElementwisePlan(Plan):
+    """Stages bound to a library."""
+
+    def __init__(self, bound: list[BoundStage], threads: int = 0) -> None:
+        self.bound, self.threads = bound, threads
+
+    def run(self, *arrays: Any) -> Any:
+        if not self.threads:
+            return run_all(self.bound, arrays)
+        with torch_threads(self.threads):
+            return run_all(self.bound, arrays)
+
+
+# NumPy
+
+
+def _numpy_where(condition: Any, yes: Any, no: Any, out: Any) -> None:
+    np.copyto(out, no)
+    np.copyto(out, yes, where=condition)
+
+
+def _numpy_imag(x: Any, out: Any) -> None:
+    np.copyto(out, np.imag(x))
+
+
+def _numpy_real(x: Any, out: Any) -> None:
+    np.copyto(out, np.real(x))
+
+
+def _numpy_cast(x: Any, out: Any) -> None:
+    np.copyto(out, x, casting="unsafe")
+
+
+class NumpyLibrary(Library):
+    """NumPy's ufuncs, and SciPy's where NumPy has none."""
+
+    in_place = {"where": (2,)}  # noqa: RUF012 - a constant of the class
+
+    def function(self, op: str, loop: str) -> Callable[..., Any]:
+        if op in UFUNCS:
+            return getattr(np, op)
+        if op == "erf":
+            from scipy.special import erf
+
+            return erf
+        return {"where": _numpy_where, "imag": _numpy_imag, "real": _numpy_real, "cast": _numpy_cast}[op]
+
+    def constant(self, value: Any, dtype: str) -> Any:
+        return np.asarray(value, dtype)
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
+        return pool.results.empty(shape, dtype)
+
+    def cast(self, array: Any, dtype: str) -> Any:
+        return array.astype(dtype)
+
+    def contiguous(self, array: Any) -> bool:
+        return array.flags.c_contiguous
+
+    def strides(self, array: Any) -> tuple[int, ...]:
+        return array.strides
+
+    def broadcast(self, array: Any, shape: tuple[int, ...]) -> Any:
+        return np.broadcast_to(array, shape)
+
+    def permute(self, array: Any, axes: Sequence[int]) -> Any:
+        return array.transpose(axes)
+
+
+NUMPY = NumpyLibrary()
+
+
+class _Elementwise(Kernel):
+    """What the kernels of expressions share: the time model."""
+
+    operation = "elementwise"
+
+    def __init__(self, name: str, threaded: bool) -> None:
+        self.name, self.threaded = name, threaded
+
+    def estimate(self, request: Request, curves: Mapping[str, Curve]) -> Estimate | None:
+        return estimate(request, curves)
+
+    def _too_small(self, request: Request) -> str | None:
+        if request.threads < 2:
+            return "the call may use one thread only"
+        if math.prod(request.operation.result(request)[0].shape) < 2 * 8192:
+            return "there is too little to share out"
+        return None
+
+
+class NumpyBlocked(_Elementwise):
+    """NumPy in blocks, on the caller's thread or shared out."""
+
+    def supports(self, request: Request) -> bool | str:
+        if any(operand is not None and operand.dtype == "bfloat16" for operand in request.operands):
+            return "NumPy has no bfloat16"
+        return (self.threaded and self._too_small(request)) or True
+
+    def plan(self, request: Request) -> Plan:
+        steps = _program(request, frozenset())
+        shapes = [operand.shape for operand in request.operands if operand is not None]
+        workers = request.threads if self.threaded else 1
+        return ElementwisePlan([BoundStage(s, NUMPY, workers) for s in stages(steps, shapes, False, NUMPY.in_place)])
+
+
+def _program(request: Request, native: frozenset[str]) -> Program:
+    return program(request.params, tuple(operand.dtype for operand in request.operands if operand is not None), native)
+
+
+# torch
+
+
+TORCH_NAMES = {
+    "subtract": "sub", "multiply": "mul", "divide": "true_divide", "power": "pow", "positive": "positive",
+    "negative": "neg", "absolute": "abs", "conjugate": "conj_physical", "rint": "round", "arcsin": "asin",
+    "arccos": "acos", "arctan": "atan", "arctan2": "atan2", "arcsinh": "asinh", "arccosh": "acosh", "arctanh": "atanh",
+    "greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le", "equal": "eq", "not_equal": "ne",
+}  # fmt: skip
+TORCH_NATIVE = frozenset(("rsqrt", "sigmoid", "silu", "gelu", "gelu_tanh", "relu"))
+_NOT_INTEGER = frozenset(("power", "floor_divide", "remainder", "reciprocal"))
+
+
+@cache
+def _torch_function(op: str, complex_: bool) -> Callable[..., Any]:
+    import torch
+
+    aten = torch.ops.aten
+    special: dict[str, Callable[..., Any]] = {
+        "cast": lambda x, out: out.copy_(x),
+        "positive": lambda x, out: out.copy_(x),
+        "real": lambda x, out: out.copy_(x.real),
+        "imag": lambda x, out: out.copy_(x.imag) if x.is_complex() else out.zero_(),
+        "isfinite": lambda x, out: out.copy_(torch.isfinite(x)),
+        "isinf": lambda x, out: out.copy_(torch.isinf(x)),
+        "isnan": lambda x, out: torch.ne(x, x, out=out),
+        "add_product": torch.addcmul,
+        "subtract_product": lambda x, y, z, out: torch.addcmul(x, y, z, value=-1, out=out),
+        "relu": lambda x, out: torch.clamp_min(x, 0, out=out),
+        "silu": aten.silu.out,
+        "gelu": aten.gelu.out,
+        "gelu_tanh": lambda x, out: aten.gelu.out(x, approximate="tanh", out=out),
+    }
+    return special[op] if op in special else getattr(torch, TORCH_NAMES.get(op, op))
+
+
+class TorchLibrary(Library):
+    """torch's functions with ``out=``."""
+
+    fuses = True
+    torch = True
+
+    def function(self, op: str, loop: str) -> Callable[..., Any]:
+        return _torch_function(op, loop.startswith("complex"))
+
+    def constant(self, value: Any, dtype: str) -> Any:
+        import torch
+
+        return torch.tensor(value, dtype=getattr(torch, dtype))
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
+        import torch
+
+        kind = getattr(torch, dtype)
+        if math.prod(shape) * kind.itemsize < pool.SMALLEST:
+            return torch.empty(shape, dtype=kind)
+        if dtype == "bfloat16":
+            return torch.from_numpy(pool.results.empty(shape, "int16")).view(kind)
+        return torch.from_numpy(pool.results.empty(shape, dtype))
+
+    def temporaries(self, length: int, dtypes: Sequence[str]) -> list[Any]:
+        import torch
+
+        return [torch.from_numpy(array) for array in super().temporaries(length, dtypes)]
+
+    def cast(self, array: Any, dtype: str) -> Any:
+        import torch
+
+        return array.to(getattr(torch, dtype))
+
+    def contiguous(self, array: Any) -> bool:
+        return array.is_contiguous()
+
+    def strides(self, array: Any) -> tuple[int, ...]:
+        return array.stride()
+
+    def broadcast(self, array: Any, shape: tuple[int, ...]) -> Any:
+        return array.expand(shape)
+
+    def permute(self, array: Any, axes: Sequence[int]) -> Any:
+        return array.permute(*axes) if axes else array
+
+
+TORCH = TorchLibrary()
+
+
+class TorchBlocked(_Elementwise):
+    """torch in blocks: each step over all of torch's threads, or blocks shared out and each step on one thread."""
+
+    native = "torch"
+
+    def supports(self, request: Request) -> bool | str:
+        steps = _program(request, TORCH_NATIVE)
+        for value in steps.values:
+            for dtype in (value.loop, value.dtype):
+                if dtype in ("uint16", "uint32", "uint64"):
+                    return f"torch computes little in {dtype}"
+            if value.op in _NOT_INTEGER and not value.loop.startswith(("float", "complex")):
+                return f"torch's {value.op} of integers is not NumPy's"
+        reason = self.threaded and self._too_small(request)
+        return reason or needs("torch")
+
+    def plan(self, request: Request) -> Plan:
+        steps = _program(request, TORCH_NATIVE)
+        shapes = [operand.shape for operand in request.operands if operand is not None]
+        parts = stages(steps, shapes, True, TORCH.in_place)
+        if self.threaded:
+            return ElementwisePlan([BoundStage(s, TORCH, request.threads) for s in parts])
+        return ElementwisePlan([BoundStage(s, TORCH, 1, request.threads) for s in parts], request.threads)
+
+
+# Functions that could not be traced
+
+
+class TorchVmap(Kernel):
+    """A Python function of scalars, mapped over its operands by torch.vmap."""
+
+    name = "torch-vmap"
+    operation = "vmap"
+    native = "torch"
+
+    def supports(self, request: Request) -> bool | str:
+        return needs("torch")
+
+    def plan(self, request: Request) -> Plan:
+        return VmapPlan(request.params.function, request.operation.result(request)[0].shape, request.threads)
+
+
+class VmapPlan(Plan):
+    """A function mapped over the elements of its broadcast operands."""
+
+    def __init__(self, function: Callable[..., Any], shape: tuple[int, ...], threads: int) -> None:
+        self.function, self.shape, self.threads = function, shape, threads
+
+    def run(self, *arrays: Any) -> Any:
+        with torch_threads(self.threads) as torch:
+            flat = [array.expand(self.shape).reshape(-1) for array in arrays]
+            return torch.vmap(self.function)(*flat).reshape(self.shape)

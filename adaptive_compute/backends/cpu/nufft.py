@@ -1,5 +1,367 @@
-"""Placeholder room."""
+"""NUFFT on the CPU: FINUFFT with one thread or all, and the direct sum by matrix products for small problems.
+
+A plan keeps a few *settings*: an engine (FINUFFT's plan, or matrices) with its own copy of the points that it was made
+ready for. A call takes a free setting whose points equal its own, so that nothing is prepared again, and otherwise
+makes one ready; calls in several threads never share a setting.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...core.curve import Curve, Estimate
+from ...core.dispatcher import physical_memory
+from ...core.errors import NufftError, NufftWarning
+from ...core.operation import Features, Request, log2
+from ...core.operations.nufft_rule import (
+    DIRECT_TERMS, FLOOR, PROFILED_EPS, ROUNDING, NufftParams, check_finite, coordinate_names, frequencies, grid_bytes,
+    outputs_of, points_of, terms,
+)  # fmt: skip
+from ...core.precision import REAL_OF
+from ...core.transfer import counters
+from ..base import Kernel, Plan
+from .device import needs
+
+SETTINGS_BYTES = 128 << 20  # what the settings of one plan may hold together, if more than one
+MOST_SETTINGS = 4
 
 
-def kernels():
-    return []
+def kernels() -> Sequence[Kernel]:
+    """Return this room's kernels."""
+    return [Finufft("finufft-1", threaded=False), Finufft("finufft", threaded=True), Direct()]
+
+
+class Setting:
+    """An engine, and the points that it is ready for (None: no points yet)."""
+
+    __slots__ = ("engine", "mark", "points")
+
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+        self.points: list[np.ndarray] | None = None
+        self.mark: tuple[bytes, ...] = ()
+
+
+class PointsPlan(Plan):
+    """A plan whose engines remember their points.
+
+    ``make`` returns an engine; ``prepare(engine, points)`` makes it ready for points, which it may keep;
+    ``execute(engine, data)`` runs it.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        make: Callable[[], Any],
+        prepare: Callable[[Any, list[np.ndarray]], None],
+        execute: Callable[[Any, np.ndarray], np.ndarray],
+        nbytes: int,
+    ) -> None:
+        self._names = coordinate_names(request.params)
+        self._periodic = request.params.type != 3
+        self._make, self._prepare, self._execute = make, prepare, execute
+        self._limit = max(1, min(MOST_SETTINGS, SETTINGS_BYTES // max(nbytes, 1)))
+        self.nbytes = nbytes * self._limit
+        self._free = [Setting(make())]  # in the order of their last use
+        self._count = 1
+        self._change = threading.Condition()
+
+    def run(self, data: np.ndarray, *points: np.ndarray) -> np.ndarray:
+        if not data.flags.c_contiguous:
+            counters.count_copy("strengths or modes that are not contiguous, for a NUFFT")
+            data = np.ascontiguousarray(data)
+        mark = tuple(x[:: max(1, len(x) // 3)].tobytes() for x in points)
+        setting = self._take(mark)
+        try:
+            ready = setting.points
+            if ready is None or setting.mark != mark or not all(map(np.array_equal, ready, points)):
+                self._set(setting, mark, points)
+            return self._execute(setting.engine, data)
+        finally:
+            self._give(setting)
+
+    def _set(self, setting: Setting, mark: tuple[bytes, ...], points: Sequence[np.ndarray]) -> None:
+        check_finite(points, self._names)
+        setting.points = None  # an engine that fails half-way has no points
+        copies = [np.array(x, order="C") for x in points]
+        self._prepare(setting.engine, [_folded(x) for x in copies] if self._periodic else copies)
+        setting.points, setting.mark = copies, mark
+
+    def _take(self, mark: tuple[bytes, ...]) -> Setting:
+        """Return a free setting: one that seems to have these points, a new one, or the one used longest ago."""
+        with self._change:
+            while True:
+                for index in range(len(self._free) - 1, -1, -1):
+                    if self._free[index].mark == mark:
+                        return self._free.pop(index)
+                if self._count < self._limit and not (self._free and self._free[0].points is None):
+                    self._count += 1
+                    break
+                if self._free:
+                    return self._free.pop(0)
+                self._change.wait()
+        try:
+            return Setting(self._make())
+        except BaseException:
+            with self._change:
+                self._count -= 1
+            raise
+
+    def _give(self, setting: Setting) -> None:
+        with self._change:
+            self._free.append(setting)
+            self._change.notify()
+
+
+# 2 pi as a sum, so that what is taken from a point is exact: multiples of the first part need no rounding.
+_TURN = float(np.float32(2 * np.pi))
+_TURN_REST = float(8 * np.arctan(np.longdouble(1)) - np.longdouble(_TURN))
+
+
+def _folded(x: np.ndarray) -> np.ndarray:
+    """Return points within one period, [-pi, pi], in their own dtype.
+
+    FINUFFT folds as well, but in the points' precision, which costs up to three times the rounding of points within.
+    """
+    if -np.pi <= x.min() and x.max() <= np.pi:
+        return x
+    wide = x.astype(np.float64)
+    turns = np.rint(wide * (0.5 / np.pi))
+    wide -= turns * _TURN
+    wide -= turns * _TURN_REST
+    return wide.astype(x.dtype)
+
+
+class EmptyPlan(Plan):
+    """The plan of a transform over no points, or to no targets: zeros, or nothing."""
+
+    def __init__(self, request: Request) -> None:
+        (result,) = request.operation.result(request)
+        self._shape, self._dtype, self._names = result.shape, result.dtype, coordinate_names(request.params)
+
+    def run(self, data: np.ndarray, *points: np.ndarray) -> np.ndarray:
+        check_finite(points, self._names)
+        return np.zeros(self._shape, self._dtype)
+
+
+class Finufft(Kernel):
+    """FINUFFT. With all threads it is faster on large problems, with one on small ones."""
+
+    operation = "nufft"
+
+    def __init__(self, name: str, threaded: bool) -> None:
+        self.name = name
+        self.threaded = threaded
+
+    def supports(self, request: Request) -> bool | str:
+        if self.threaded and request.threads < 2:
+            return "the call may use one thread only"
+        memory, needed = physical_memory(), grid_bytes(request.params, request.first.dtype)
+        if memory is not None and needed > memory:
+            return f"its grid would take {needed / 2**30:.3g} GiB, and this machine has {memory / 2**30:.1f} GiB"
+        return needs("finufft")
+
+    def plan(self, request: Request) -> Plan:
+        if points_of(request) == 0 or outputs_of(request) == 0:
+            return EmptyPlan(request)
+        p: NufftParams = request.params
+        given = np.dtype(request.first.dtype)
+        dtype = np.dtype(np.complex128) if _needs_double(p, REAL_OF[given.name]) else given
+        sizes: Any = p.dim if p.type == 3 else p.n_modes
+        options = {"showwarn": 0, **dict(p.options), "modeord": p.modeord}
+        options["nthreads"] = request.threads if self.threaded else 1
+        eps = max(p.eps, 1.01 * float(np.finfo(given).eps))  # FINUFFT does the same, and warns again
+
+        def make() -> Any:
+            return _finufft_plan(p.type, sizes, p.n_trans, eps, p.isign, dtype.name, options)
+
+        def prepare(engine: Any, points: list[np.ndarray]) -> None:
+            if dtype != given:
+                points = [x.astype(np.float64) for x in points]
+            gap = [None] * (3 - p.dim)
+            with _refusals():
+                engine.setpts(*points[: p.dim], *gap, *points[p.dim :])
+
+        def execute(engine: Any, data: np.ndarray) -> np.ndarray:
+            with _refusals():
+                if dtype == given:
+                    return engine.execute(data)
+                counters.count_copy("single-precision strengths, for a type 3 NUFFT that needs double")
+                return engine.execute(data.astype(dtype)).astype(given)
+
+        batch = min(p.n_trans, request.threads)
+        held = 1.6**p.dim * grid_bytes(p, dtype.name) * batch  # 2 / 1.25: FINUFFT's usual upsampling
+        nbytes = int(held) + 16 * (points_of(request) * p.dim + outputs_of(request) * (p.type == 3))
+        return PointsPlan(request, make, prepare, execute, nbytes)
+
+    def estimate(self, request: Request, curves: Mapping[str, Curve]) -> Estimate | None:
+        """Predict the time as usual, and the error in proportion to eps between the measured ones."""
+        features = self.features(request)
+        curve = curves.get(features.name)
+        if curve is None:
+            return None
+        return curve.at(features.at)._replace(error=_error(curve, features, REAL_OF[request.first.dtype]))
+
+
+def _needs_double(p: NufftParams, real: str) -> bool:
+    """Tell whether a type 3 transform in single precision could not keep the tolerance.
+
+    There points and targets are both rounded to a grid, and FINUFFT's error was measured at up to 1.4e-7 times the
+    number of modes that the extents amount to, twice what types 1 and 2 lose.
+    """
+    if p.type != 3 or real != "float32":
+        return False
+    n = max(p.n_modes)
+    return 1.4e-7 * n > max(4 * p.eps + ROUNDING[real] * n, FLOOR[real])
+
+
+class _refusals:
+    """Turns what FINUFFT refuses into this library's error."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is RuntimeError:
+            raise NufftError(f"FINUFFT refuses the call: {error}") from error
+
+
+_making = threading.Lock()
+
+
+def _finufft_plan(
+    nufft_type: int, sizes: Any, n_trans: int, eps: float, isign: int, dtype: str, options: dict[str, Any]
+) -> Any:
+    """Return FINUFFT's plan, with its warnings as this library's.
+
+    The lock is for the warnings' filters, which belong to the whole process.
+    """
+    import finufft
+
+    with _making, warnings.catch_warnings(record=True) as given, _refusals():
+        warnings.simplefilter("always")
+        plan = finufft.Plan(nufft_type, sizes, n_trans, eps, isign, dtype, **options)
+    for warning in given:
+        warnings.warn(f"FINUFFT warns: {warning.message}", NufftWarning, stacklevel=2)
+    return plan
+
+
+def _error(curve: Curve, features: Features, real: str) -> float | None:
+    digits, *place = features.at
+    known = [-math.log2(eps) for eps in PROFILED_EPS[real]]
+    low = max((d for d in known if d <= digits + 1e-9), default=known[0])
+    high = min((d for d in known if d >= digits - 1e-9), default=known[-1])
+    errors = [curve.at((d, *place)).error for d in (low, high)]
+    if errors[0] is None or errors[1] is None or low == high:
+        return errors[1]
+    share = (digits - low) / (high - low)
+    return math.exp((1 - share) * math.log(max(errors[0], 1e-20)) + share * math.log(max(errors[1], 1e-20)))
+
+
+class Direct(Kernel):
+    """The sum by its definition, as products with matrices of exponentials that are kept with the points.
+
+    In types 1 and 2 a matrix belongs to one dimension, so that few exponentials are computed; the phases are in float64
+    whatever the data are.
+    """
+
+    name = "direct"
+    operation = "nufft"
+
+    def supports(self, request: Request) -> bool | str:
+        if request.params.options:
+            return f"FINUFFT's options were given: {', '.join(name for name, _ in request.params.options)}"
+        if terms(request) > DIRECT_TERMS:
+            return f"points times modes is {terms(request)}; a direct sum is sensible up to {DIRECT_TERMS}"
+        return True
+
+    def features(self, request: Request) -> Features:
+        p = request.params
+        name = f"{p.dim}d{p.type}/{REAL_OF[request.first.dtype]}"
+        return Features(name, (log2(p.n_trans), log2(points_of(request)), log2(outputs_of(request))))
+
+    def plan(self, request: Request) -> Plan:
+        if points_of(request) == 0 or outputs_of(request) == 0:
+            return EmptyPlan(request)
+        p: NufftParams = request.params
+        dtype = np.dtype(request.first.dtype)
+        shape = request.operation.result(request)[0].shape
+        build = _build_targets if p.type == 3 else _build_modes
+        product = {1: _to_modes, 2: _to_points, 3: _to_targets}[p.type]
+
+        def prepare(engine: list[np.ndarray], points: list[np.ndarray]) -> None:
+            engine[:] = build(p, points, dtype)
+
+        def execute(engine: list[np.ndarray], data: np.ndarray) -> np.ndarray:
+            return product(engine, data.reshape(p.n_trans, -1)).reshape(shape)
+
+        nbytes = 2 * dtype.itemsize * max(terms(request), points_of(request) * sum(p.n_modes))
+        return PointsPlan(request, list, prepare, execute, nbytes)
+
+
+def _waves(phase: np.ndarray) -> np.ndarray:
+    """Return exp(i phase); the two real functions are faster than the complex one."""
+    waves = np.empty(phase.shape, np.complex128)
+    np.cos(phase, out=waves.real)
+    np.sin(phase, out=waves.imag)
+    return waves
+
+
+def _powers(x: np.ndarray, n: int) -> np.ndarray:
+    """Return exp(i k x) for the n frequencies from -n//2 up, as ``(points, n)``.
+
+    A product of two exponentials, of k's multiple of a step and of the rest, needs few of them and rounds once more.
+    """
+    first = -(n // 2)
+    step = math.isqrt(n)
+    if n < 12:
+        return _waves(np.multiply.outer(x, np.arange(first, first + n)))
+    coarse = _waves(np.multiply.outer(x, np.arange(first, first + n, step)))
+    fine = _waves(np.multiply.outer(x, np.arange(step)))
+    return (coarse[:, :, None] * fine[:, None, :]).reshape(len(x), -1)[:, :n]
+
+
+def _build_modes(p: NufftParams, points: list[np.ndarray], dtype: np.dtype) -> list[np.ndarray]:
+    """Return the matrix of the first dimension, and the one of all the others together, each ``(points, modes)``."""
+    matrices = []
+    for x, n in zip(points, p.n_modes):
+        matrix = _powers(p.isign * x.astype(np.float64), n)
+        if p.modeord:
+            matrix = matrix[:, frequencies(n, 1) + n // 2]
+        matrices.append(matrix)
+    while len(matrices) > 2:
+        last = matrices.pop()
+        matrices[-1] = (matrices[-1][:, :, None] * last[:, None, :]).reshape(len(last), -1)
+    return [np.ascontiguousarray(matrix, dtype) for matrix in matrices]
+
+
+def _build_targets(p: NufftParams, points: list[np.ndarray], dtype: np.dtype) -> list[np.ndarray]:
+    wide = [x.astype(np.float64) for x in points]
+    phase = sum(np.multiply.outer(x, s) for x, s in zip(wide[: p.dim], wide[p.dim :]))
+    return [_waves(p.isign * np.asarray(phase)).astype(dtype)]
+
+
+def _to_targets(matrices: list[np.ndarray], data: np.ndarray) -> np.ndarray:
+    return data @ matrices[0]
+
+
+def _to_modes(matrices: list[np.ndarray], data: np.ndarray) -> np.ndarray:
+    if len(matrices) == 1:
+        return data @ matrices[0]
+    first, rest = matrices
+    weighted = (data[:, None, :] * first.T).reshape(-1, len(first))
+    return weighted @ rest
+
+
+def _to_points(matrices: list[np.ndarray], data: np.ndarray) -> np.ndarray:
+    if len(matrices) == 1:
+        return data @ matrices[0].T
+    first, rest = matrices
+    partial = data.reshape(-1, rest.shape[1]) @ rest.T
+    return (partial.reshape(len(data), first.shape[1], -1) * first.T).sum(1)

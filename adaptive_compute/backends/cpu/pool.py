@@ -178,6 +178,7 @@ class Workers:
 
         def task() -> None:
             torch.set_num_threads(1)
+            torch.set_grad_enabled(False)  # for this thread alone: an operand may require grad and the caller not want it
             together.wait()
 
         for _ in range(self._count):
@@ -185,14 +186,18 @@ class Workers:
         together.wait()
         torch.set_num_threads(before)
 
-    def forget(self) -> None:
-        """Start anew in a forked child, where the parent's threads do not exist."""
-        self.__init__()  # type: ignore[misc]
-
 
 workers = Workers()
+
+
+def _after_fork() -> None:
+    """Start anew in a forked child, where the parent's threads do not exist and its locks may be held for ever."""
+    global workers, results
+    workers, results = Workers(), MemoryPool(results.limit)
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=workers.forget)
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def share(parts: int, run_part: Callable[[int, Any], None], state: Callable[[], Any], count: int, torch: bool) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from .. import settings as _settings
 from ..array import as_array, describe
 from ..dispatcher import dispatcher
-from ..errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from ..errors import ArgumentError, ArgumentTypeError, AxisError, DeviceError, DtypeError, ShapeError
 from .fft_rule import FAMILY, FULL, NONE, SQRT, WORKING, FFTParams
 
 OPERATIONS = (FAMILY,)
@@ -33,9 +33,9 @@ def _axis_of(axis: Any, ndim: int, name: str = "axis") -> int:
     try:
         number = operator.index(axis)
     except TypeError:
-        raise ArgumentError(f"{name} must be a whole number, got {axis!r}") from None
+        raise ArgumentTypeError(f"{name} must be a whole number, got {axis!r}") from None
     if not -ndim <= number < ndim:
-        raise ShapeError(f"{name}={number} does not exist in x, which has {ndim} axes")
+        raise AxisError(f"{name}={number} does not exist in x, which has {ndim} axes")
     return number % ndim
 
 
@@ -43,7 +43,7 @@ def _length(n: Any, name: str) -> int:
     try:
         number = operator.index(n)
     except TypeError:
-        raise ArgumentError(f"{name} must be a whole number, got {n!r}") from None
+        raise ArgumentTypeError(f"{name} must be a whole number, got {n!r}") from None
     if number < 1:
         raise ArgumentError(f"invalid number of data points ({number}) specified: {name} must be at least 1")
     return number
@@ -64,7 +64,7 @@ def _operand(x: Any, kind: str) -> Any:
     if kind == "r2c" and dtype.startswith("complex"):
         raise DtypeError(f"x must be a real sequence for this transform, it has dtype {dtype}")
     if x.ndim == 0:
-        raise ShapeError("x is 0-dimensional: there is no axis to transform")
+        raise AxisError("x is 0-dimensional: there is no axis to transform")
     return x
 
 
@@ -73,7 +73,7 @@ def _threads(workers: Any) -> int:
     try:
         count = operator.index(workers)
     except TypeError:
-        raise ArgumentError(f"workers must be a whole number, got {workers!r}") from None
+        raise ArgumentTypeError(f"workers must be a whole number, got {workers!r}") from None
     have = _settings.available_threads()
     if not -have <= count or count == 0:
         raise ArgumentError(f"workers={count} is not accepted; use 1 or more, or -{have} to -1 to count from all {have}")
@@ -88,7 +88,11 @@ def _one_axis(kind: str, forward: bool, x: Any, n: Any, axis: Any, norm: Any, wo
     """
     key = None
     if type(x) is np.ndarray:
-        key = (kind, forward, x.shape, x.dtype, n, axis, norm, workers, tol, _settings.current())
+        # With the types, because 2.0 equals 2 but is no length.
+        key = (
+            kind, forward, x.shape, x.dtype, n, type(n), axis, type(axis), norm, workers, type(workers), tol, type(tol),
+            _settings.current(),
+        )  # fmt: skip
         try:
             call = dispatcher.fast[key]
         except KeyError:
@@ -129,33 +133,19 @@ def _several_axes(kind: str, forward: bool, x: Any, s: Any, axes: Any, norm: Any
     if not indices:
         if kind != "c2c":
             raise ArgumentError("at least 1 axis must be transformed")
-        working = WORKING.get(describe(x).dtype, "float64")
-        return _to_complex(x, working)
-    if lengths is None:
-        lengths = [-1] * len(indices)
-    full = [x.shape[axis] if n == -1 else n for n, axis in zip(lengths, indices)]
-    if kind == "c2r" and lengths[-1] == -1:
-        full[-1] = 2 * (x.shape[indices[-1]] - 1)
+        return _one_axis(kind, forward, x[..., None], None, -1, norm, workers, tol)[..., 0]
+    full = [x.shape[axis] if n == -1 else n for n, axis in zip(lengths or [-1] * len(indices), indices)]
+    if kind == "c2r" and lengths is None:
+        full[-1] = 2 * (full[-1] - 1)
     params = FFTParams(kind, forward, tuple(_length(n, "each length in s") for n in full), tuple(indices), scale)
     return _run(params, x, workers, tol, None)
 
 
-def _to_complex(x: Any, working: str) -> Any:
-    """Return a complex copy: the transform over no axis at all."""
-    from ..array import kind_of
-    from ..precision import COMPLEX_OF
-
-    kind = kind_of(x)
-    assert kind is not None
-    return kind.from_numpy(kind.to_numpy(x).astype(COMPLEX_OF[working]))
-
-
 def _sequence(value: Any, name: str) -> list[int]:
     try:
-        values = [value] if hasattr(value, "__index__") else list(value)
-        return [operator.index(n) for n in values]
+        return [operator.index(n) for n in ([value] if np.ndim(value) == 0 else value)]
     except TypeError:
-        raise ArgumentError(f"{name} must be a sequence of whole numbers, got {value!r}") from None
+        raise ArgumentTypeError(f"{name} must be a sequence of whole numbers, got {value!r}") from None
 
 
 def _run(params: FFTParams, x: Any, workers: Any, tol: Any, key: Any) -> Any:

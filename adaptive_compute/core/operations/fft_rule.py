@@ -265,7 +265,7 @@ def _sampled(params: FFTParams, x: np.ndarray, result: np.ndarray) -> tuple[np.n
     if n <= 128:
         return result[rows], reference(moved, x[rows])
     bins = np.unique(np.random.default_rng(n).integers(0, result.shape[-1], max(2, min(24, (1 << 17) // n))))
-    wide = fit(x[rows].astype(np.clongdouble), moved)
+    wide = fit(x[rows].astype(np.clongdouble if n <= 4096 else np.complex128), moved)
     if params.kind == "c2r":
         wide[:, 0] = wide[:, 0].real
         if n % 2 == 0:

@@ -1,0 +1,192 @@
+"""Element-wise expressions as an operation: result, work, gradient rule, reference. The user functions stand in elementwise.py."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import settings as _settings
+from ..array import Operand, describe
+from ..derivative import gradients
+from ..dispatcher import dispatcher
+from ..errors import DtypeError
+from ..expression import Node, const, make, ordered, reference, replaced, variable
+from ..operation import Features, Operation, Request, Work, log2, relative_error
+from ..precision import conformance
+from ..program import ACCEPTED, program, shapes
+
+# Outputs that ``error`` compares: enough to find a wrong kernel, few enough for extended precision.
+CHECKED = 4096
+
+
+class Elementwise(Operation):
+    """The family's operation; its parameters are the expression, its operands the variables."""
+
+    name = "elementwise"
+
+    def result(self, request: Request) -> tuple[Operand, ...]:
+        operands = _present(request)
+        shape = np.broadcast_shapes(*(operand.shape for operand in operands))
+        dtype = program(request.params, tuple(operand.dtype for operand in operands)).dtype
+        return (Operand(shape, dtype, request.first.device, request.first.kind),)
+
+    def work(self, request: Request) -> Work:
+        operands = _present(request)
+        steps = program(request.params, tuple(operand.dtype for operand in operands))
+        flops = sum(
+            math.prod(shape)
+            for value, shape in zip(steps.values, shapes(steps, tuple(operand.shape for operand in operands)))
+            if value.args and value.op != "cast"
+        )
+        return Work(float(flops), float(sum(o.nbytes for o in (*operands, *self.result(request)))))
+
+    def features(self, request: Request) -> Features:
+        result = self.result(request)[0]
+        dtype = _working_dtype(request)
+        return Features(f"{sample_classes().get(request.params, 'expression')}/{dtype}", (log2(result.size),))
+
+    def tolerance(self, request: Request) -> float:
+        dtype = self.result(request)[0].dtype
+        # A result that is exact may still come from rounded values: an integer or a truth value differs where they do.
+        return conformance(dtype) or conformance(_working_dtype(request))
+
+    def samples(self, quick: bool) -> Iterable[Request]:
+        return ()
+
+    def held_out(self, rng: np.random.Generator) -> Request:
+        raise NotImplementedError
+
+    def example(self, shape: tuple[int, ...], dtype: str) -> Request:
+        if dtype not in ACCEPTED:
+            raise DtypeError(f"dtype {dtype!r} is not one that element-wise functions compute in: {', '.join(ACCEPTED)}")
+        return _request(EXAMPLE, (shape, shape), dtype)
+
+    def arrays(self, request: Request, rng: np.random.Generator) -> tuple[Any, ...]:
+        return tuple(None if o is None else _random(o, rng) for o in request.operands)
+
+    def error(self, request: Request, arrays: tuple[Any, ...], result: Any) -> float:
+        result = np.asarray(result)
+        if result.shape != self.result(request)[0].shape:
+            return math.inf
+        picked = slice(None) if result.size <= CHECKED else np.random.default_rng(0).integers(0, result.size, CHECKED)
+        places = np.unravel_index(np.arange(result.size)[picked], result.shape) if result.ndim else ()
+        few = [np.broadcast_to(array, result.shape)[places] for array in arrays if array is not None]
+        exact = np.broadcast_to(reference(request.params, few), result[places].shape)
+        return relative_error(result[places], exact)
+
+    def gradient(
+        self, params: Any, arrays: tuple[Any, ...], saved: tuple[Any, ...], grads: tuple[Any, ...]
+    ) -> tuple[Any, ...]:
+        (grad,) = grads
+        dtypes = tuple(describe(array).dtype for array in arrays)
+        number = len(arrays)
+        parts = gradients(params, dtypes, number, describe(grad).dtype)
+        return tuple(
+            None if part is None or not getattr(array, "requires_grad", False)
+            else _like(compute(part, (*arrays, grad)), array)
+            for part, array in zip(parts, arrays)
+        )  # fmt: skip
+
+
+FAMILY = Elementwise()
+
+
+def compute(root: Node, operands: Sequence[Any]) -> Any:
+    """Compute an expression by its variables' operands, leaving out those that it does not use."""
+    used = sorted({node.args[0] for node in ordered(root) if node.op in ("var", "scalar")})
+    if root.op == "var":
+        return operands[root.args[0]]
+    new = {old: place for place, old in enumerate(used)}
+    renumbered = replaced(root, lambda leaf: variable(new[leaf.args[0]]) if leaf.op == "var" else leaf)
+    return dispatcher.run(FAMILY, renumbered, *(operands[index] for index in used))
+
+
+def _like(gradient: Any, operand: Any) -> Any:
+    """Return a gradient with the shape and dtype of its operand: summed over the axes that were broadcast."""
+    from .reduce_rule import total
+
+    extra = gradient.ndim - operand.ndim
+    axes = [*range(extra), *(i + extra for i, n in enumerate(operand.shape) if n == 1 and gradient.shape[i + extra] != 1)]
+    if axes:
+        gradient = total(gradient, tuple(axes)).reshape(tuple(operand.shape))
+    return gradient if gradient.dtype == operand.dtype else gradient.to(operand.dtype)
+
+
+def _present(request: Request) -> list[Operand]:
+    return [operand for operand in request.operands if operand is not None]
+
+
+def _working_dtype(request: Request) -> str:
+    return program(request.params, tuple(operand.dtype for operand in _present(request))).values[-1].loop
+
+
+def _random(operand: Operand, rng: np.random.Generator) -> np.ndarray:
+    """Return values that lie in the domain of every function: between 0.1 and 0.9, or small positive integers."""
+    if operand.dtype == "bool":
+        return rng.integers(0, 2, operand.shape).astype(bool)
+    if operand.dtype.startswith(("int", "uint")):
+        return rng.integers(1, 9, operand.shape).astype(operand.dtype)
+    values = rng.random(operand.shape, dtype=np.float32) * np.float32(0.8) + np.float32(0.1)
+    return values.astype("float32" if operand.dtype == "bfloat16" else operand.dtype)
+
+
+def _request(root: Node, operand_shapes: Sequence[tuple[int, ...]], dtype: str) -> Request:
+    operands = tuple(Operand(shape, dtype, "cpu", "numpy") for shape in operand_shapes)
+    return Request(FAMILY, operands, root, None, _settings.threads(_settings.current()))
+
+
+A, B, C = variable(0), variable(1), variable(2)
+EXAMPLE = make("add", make("multiply", A, B), make("multiply", make("sin", A), make("exp", make("negative", B))))
+
+
+@cache
+def sample_classes() -> dict[Node, str]:
+    return {}
+
+
+# Functions that could not be traced
+
+
+class VmapParams(NamedTuple):
+    """A Python function of scalars, and the dtype that it was found to give."""
+
+    function: Callable[..., Any]
+    dtype: str
+
+
+class Vmap(Operation):
+    """A Python function mapped over its operands element by element, by torch.vmap."""
+
+    name = "vmap"
+
+    def result(self, request: Request) -> tuple[Operand, ...]:
+        shape = np.broadcast_shapes(*(operand.shape for operand in _present(request)))
+        return (Operand(shape, request.params.dtype, request.first.device, request.first.kind),)
+
+    def work(self, request: Request) -> Work:
+        result = self.result(request)[0]
+        return Work(float(result.size), float(sum(o.nbytes for o in (*_present(request), result))))
+
+    def features(self, request: Request) -> Features:
+        return Features("function", (log2(self.result(request)[0].size),))
+
+    def gradient(
+        self, params: Any, arrays: tuple[Any, ...], saved: tuple[Any, ...], grads: tuple[Any, ...]
+    ) -> tuple[Any, ...]:
+        torch = sys.modules["torch"]  # the operands are its tensors, so it is loaded
+
+        def mapped(*operands: Any) -> Any:
+            together = torch.broadcast_tensors(*operands)
+            flat = [operand.reshape(-1) for operand in together]
+            return torch.vmap(params.function)(*flat).reshape(together[0].shape)
+
+        _, pull = torch.func.vjp(mapped, *arrays)
+        return tuple(pull(grads[0]))
+
+
+VMAP = Vmap()

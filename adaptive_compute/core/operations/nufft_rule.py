@@ -1,0 +1,327 @@
+"""The NUFFT family as an operation: parameters, work, time model, reference, gradient rule.
+
+Operands are the strengths or modes first (they decide the result's kind and device), then the points, a coordinate
+each, then for type 3 the target frequencies, a coordinate each. What the profile measures is a repeated call with
+points that the plan has seen before; a call with new points costs the sorting of the points, or the building of the
+matrices, on top.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import settings as _settings
+from ..array import Operand, kind_of
+from ..dispatcher import dispatcher
+from ..errors import DtypeError, NufftError, ShapeError
+from ..operation import Features, Operation, Request, Work, log2, relative_error
+from ..precision import COMPLEX_OF, REAL_OF
+
+# The conformance rule: error <= 4 eps + ROUNDING * (largest number of modes in a dimension), and at least FLOOR.
+ROUNDING = {"float32": 6e-8, "float64": 1.1e-16}
+FLOOR = {"float32": 1e-5, "float64": 0.0}
+# The smallest eps that the rule is held to: below it, what a kernel reaches depends on the data.
+SMALLEST_EPS = {"float32": 2.5e-6, "float64": 1e-12}
+# Tolerances that the profile measures; a request's digits are its eps between these.
+PROFILED_EPS = {"float32": (1e-2, 1e-6), "float64": (1e-2, 1e-6, 1e-12)}
+# Terms (points times modes) up to which a direct sum may be asked for.
+DIRECT_TERMS = 1 << 20
+
+
+class NufftParams(NamedTuple):
+    """What distinguishes transforms of the same operands.
+
+    ``n_modes`` are the modes of each dimension; for type 3 the number of modes that the extents of points and targets
+    amount to (2 X S / pi for half-widths X and S), rounded up to a quarter of an octave: it decides the size of the
+    grid. ``modeord`` 0 counts modes up from -N//2, 1 is the FFT's order. ``options`` are FINUFFT's own, sorted.
+    """
+
+    type: int
+    dim: int
+    n_modes: tuple[int, ...]
+    n_trans: int
+    isign: int
+    modeord: int
+    eps: float
+    options: tuple[tuple[str, float], ...] = ()
+
+
+def points_of(request: Request) -> int:
+    """Return the number of nonuniform points."""
+    operand = request.operands[1]
+    assert operand is not None
+    return operand.size
+
+
+def outputs_of(request: Request) -> int:
+    """Return the number of modes, or for type 3 of targets."""
+    if request.params.type == 3:
+        operand = request.operands[-1]
+        assert operand is not None
+        return operand.size
+    return math.prod(request.params.n_modes)
+
+
+def terms(request: Request) -> int:
+    """Return the terms of the direct sum for one transform."""
+    return points_of(request) * outputs_of(request)
+
+
+def grid_bytes(params: NufftParams, dtype: str) -> int:
+    """Return the least memory that the fine grid of a fast transform takes, at FINUFFT's smallest upsampling."""
+    nbytes = 8.0 if dtype in ("float32", "complex64") else 16.0
+    for n in params.n_modes:
+        nbytes *= 1.25 * n
+    return int(nbytes * (1 + 1.25**params.dim if params.type == 3 else 1))
+
+
+class NUFFT(Operation):
+    """The family's operation."""
+
+    name = "nufft"
+
+    def result(self, request: Request) -> tuple[Operand, ...]:
+        data, p = request.first, request.params
+        if p.type == 2:
+            shape = (*data.shape[: -p.dim], points_of(request))
+        else:
+            shape = (*data.shape[:-1], *(p.n_modes if p.type == 1 else (outputs_of(request),)))
+        return (data._replace(shape=shape),)
+
+    def work(self, request: Request) -> Work:
+        p = request.params
+        width = math.ceil(-math.log10(max(min(p.eps, 0.1), 1e-16))) + 1
+        spread = points_of(request) + (outputs_of(request) if p.type == 3 else 0)
+        modes = math.prod(p.n_modes)
+        flops = p.n_trans * (4.0 * spread * width**p.dim + 5.0 * modes * math.log2(max(modes, 2)))
+        nbytes = sum(o.nbytes for o in request.operands if o is not None) + self.result(request)[0].nbytes
+        return Work(flops, float(nbytes))
+
+    def features(self, request: Request) -> Features:
+        p = request.params
+        spread = points_of(request) + (outputs_of(request) if p.type == 3 else 0)
+        real = REAL_OF[request.first.dtype]
+        eps = min(max(p.eps, PROFILED_EPS[real][-1]), PROFILED_EPS[real][0])
+        at = (-math.log2(eps), log2(p.n_trans), log2(spread), log2(math.prod(p.n_modes)))
+        return Features(f"{p.dim}d{p.type}/{real}", at)
+
+    def tolerance(self, request: Request) -> float:
+        p, real = request.params, REAL_OF[request.first.dtype]
+        return max(4 * max(p.eps, SMALLEST_EPS[real]) + ROUNDING[real] * max(p.n_modes), FLOOR[real])
+
+    def samples(self, quick: bool) -> Iterable[Request]:
+        for real in ("float32", "float64"):
+            for eps in PROFILED_EPS[real]:
+                plain = eps == 1e-6
+                if quick and not plain:
+                    continue
+                for dim in (1, 2, 3):
+                    for nufft_type in (1, 2, 3):
+                        for n_trans, points, modes in _grid(plain, quick, nufft_type):
+                            yield sample(nufft_type, dim, real, eps, n_trans, points, modes)
+
+    def held_out(self, rng: np.random.Generator) -> Request:
+        nufft_type, dim = int(rng.integers(1, 4)), int(rng.integers(1, 4))
+        real = str(rng.choice(["float32", "float64"]))
+        eps = 10.0 ** rng.uniform(-6 if real == "float32" else -12, -1)
+        n_trans = int(rng.choice([1, 1, 1, 2, 5, 12]))
+        points, modes = 2.0 ** rng.uniform(4, 15), 2.0 ** rng.uniform(3, 14)
+        return sample(nufft_type, dim, real, eps, n_trans, int(points), int(modes))
+
+    def describe(self, request: Request) -> str:
+        p = request.params
+        size = f"{'x'.join(map(str, p.n_modes))} modes" if p.type < 3 else f"{outputs_of(request)} targets"
+        return f"{p.dim}d{p.type} {points_of(request)} points, {size}, eps {p.eps:.0e} {request.first.dtype}"
+
+    def example(self, shape: tuple[int, ...], dtype: str) -> Request:
+        """Return a type 2 transform from modes of this shape to as many points."""
+        if not 1 <= len(shape) <= 3 or min(shape) < 1:
+            raise ShapeError(f"nufft needs one to three dimensions of modes, such as 512x512, got {shape}")
+        if dtype not in REAL_OF or dtype == "complex256":
+            raise DtypeError(f"dtype {dtype!r} is not one that nufft computes in; use complex64 or complex128")
+        real = Operand((math.prod(shape),), REAL_OF[dtype], "cpu", "numpy")
+        params = NufftParams(2, len(shape), shape, 1, -1, 0, 1e-6)
+        threads = _settings.threads(_settings.current())
+        return Request(self, (Operand(shape, dtype, "cpu", "numpy"), *[real] * len(shape)), params, None, threads)
+
+    def arrays(self, request: Request, rng: np.random.Generator) -> tuple[Any, ...]:
+        data, p = request.first, request.params
+        real = REAL_OF[data.dtype]
+        values = rng.standard_normal((*data.shape, 2)).astype(real).view(data.dtype)[..., 0]
+        points = [rng.uniform(-np.pi, np.pi, points_of(request)).astype(real) for _ in range(p.dim)]
+        if p.type == 3:
+            points += [rng.uniform(-n / 2, n / 2, outputs_of(request)).astype(real) for n in p.n_modes]
+        return (values, *points)
+
+    def error(self, request: Request, arrays: tuple[Any, ...], result: Any) -> float:
+        p: NufftParams = request.params
+        total = outputs_of(request) if p.type != 2 else points_of(request)
+        summed = max(terms(request) // max(total, 1), 1)
+        keep = np.unique(np.random.default_rng(total).integers(0, max(total, 1), min(total, max(4, (1 << 16) // summed))))
+        exact = reference(p, *arrays, keep=keep)
+        flat = np.asarray(result).reshape(p.n_trans, -1)
+        return relative_error(flat[:, keep], exact)
+
+    def gradient(
+        self, params: Any, arrays: tuple[Any, ...], saved: tuple[Any, ...], grads: tuple[Any, ...]
+    ) -> tuple[Any, ...]:
+        return _gradient(params, arrays, grads[0])
+
+
+FAMILY = NUFFT()
+
+
+def _grid(plain: bool, quick: bool, nufft_type: int) -> Iterable[tuple[int, int, int]]:
+    """Yield numbers of transforms, points and modes that are worth measuring."""
+    if quick:
+        yield from ((1, points, modes) for points in (64, 4096) for modes in (32, 8192))
+        return
+    for points in (16, 256, 4096, 32768) if plain else (64, 4096):
+        for modes in (8, 128, 2048, 32768) if plain else (32, 8192):
+            yield 1, points, modes
+    for points in (64, 4096):
+        for modes in (32, 8192):
+            yield 8, points, modes
+
+
+def sample(
+    nufft_type: int, dim: int, real: str, eps: float, n_trans: int, points: int, modes: int
+) -> Request:
+    """Return a request with about this many points and modes (targets), of a shape as square as it can be."""
+    side = max(round(modes ** (1 / dim)), 1)
+    shape = (side,) * (dim - 1) + (max(round(modes / side ** (dim - 1)), 1),)
+    modes = math.prod(shape)
+    data = shape if nufft_type == 2 else (points,)
+    batched = (n_trans, *data) if n_trans > 1 else data
+    operands = [Operand(batched, COMPLEX_OF[real], "cpu", "numpy")]
+    operands += [Operand((points,), real, "cpu", "numpy")] * dim
+    operands += [Operand((modes,), real, "cpu", "numpy")] * (dim if nufft_type == 3 else 0)
+    params = NufftParams(nufft_type, dim, shape, n_trans, 1, 0, eps)
+    return Request(FAMILY, tuple(operands), params, None, _settings.available_threads())
+
+
+def frequencies(n: int, modeord: int) -> np.ndarray:
+    """Return the integer frequencies of n modes, in the order that ``modeord`` says."""
+    k = np.arange(-(n // 2), (n + 1) // 2)
+    return np.fft.ifftshift(k) if modeord else k
+
+
+def reference(params: NufftParams, data: Any, *coordinates: Any, keep: Any = slice(None)) -> np.ndarray:
+    """Return the direct sum by its definition, ``(n_trans, outputs)``, in float64, for the outputs that ``keep`` picks.
+
+    Phases are computed and brought into one period in extended precision, where the platform has it: in float64 their
+    rounding alone comes near the tolerance for many modes.
+    """
+    wide = [np.asarray(c).astype(np.longdouble) for c in coordinates]
+    points, targets = wide[: params.dim], wide[params.dim :]
+    if params.type != 3:
+        mesh = np.meshgrid(*(frequencies(n, params.modeord) for n in params.n_modes), indexing="ij")
+        targets = [k.reshape(-1).astype(np.longdouble) for k in mesh]
+    sources, sinks = (targets, points) if params.type == 2 else (points, targets)
+    turns = sum(np.multiply.outer(a, b[keep]) for a, b in zip(sources, sinks)) / _TWO_PI
+    phase = (_TWO_PI * (turns - np.rint(turns))).astype(np.float64)
+    values = np.asarray(data).reshape(params.n_trans, len(sources[0])).astype(np.complex128)
+    return values @ (np.cos(phase) + 1j * params.isign * np.sin(phase))
+
+
+_TWO_PI = 8 * np.arctan(np.longdouble(1))
+
+
+def check_finite(coordinates: Sequence[np.ndarray], names: Sequence[str]) -> None:
+    """Raise an error that names the argument and the element where a coordinate is not a finite number.
+
+    FINUFFT ends the whole process on such points in types 1 and 3.
+    """
+    for values, name in zip(coordinates, names):
+        if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
+            where = int(np.argmin(np.isfinite(values)))
+            raise NufftError(f"{name}[{where}] is {values[where]}; nonuniform points must be finite numbers")
+
+
+def coordinate_names(params: NufftParams) -> str:
+    """Return the names of the coordinates, a letter each, in the operands' order."""
+    return "xyz"[: params.dim] + ("stu"[: params.dim] if params.type == 3 else "")
+
+
+def _gradient(params: NufftParams, arrays: tuple[Any, ...], grad: Any) -> tuple[Any, ...]:
+    """Return the gradients for data, points and targets (PyTorch's convention for complex values, dL/dz*).
+
+    With A the transform, g the result's gradient and k the frequency of a mode, the data's gradient is A* g. A point of
+    type 1 or 3 with strength c gets isign Im(conj(c) A*(k g)), so that both come from one adjoint transform of a stack;
+    a point of type 2 gets isign Im(A(k f) conj(g)) with a minus, and so does a frequency of type 3, with x for k.
+    """
+    dim, sign = params.dim, params.isign
+    data, points, targets = arrays[0], arrays[1 : dim + 1], arrays[dim + 1 :]
+    wanted = [bool(getattr(array, "requires_grad", True)) for array in arrays]
+    if not any(wanted):
+        wanted = [True] * len(arrays)
+    found: list[Any] = [None] * len(arrays)
+    moving = [d for d in range(dim) if wanted[1 + d]]
+    if params.type == 2:
+        if wanted[0]:
+            found[0] = _run(params._replace(type=1, isign=-sign), grad, points).reshape(data.shape)
+        for d, h in zip(moving, _weighted(params, data, points, (), moving)):
+            found[1 + d] = _batch_sum(-sign * (grad.conj() * h).imag)
+        return tuple(found)
+    back = params._replace(type=2 if params.type == 1 else 3, isign=-sign)
+    sources, sinks = (points, ()) if params.type == 1 else (targets, points)
+    if wanted[0] or moving:
+        first, *rest = _weighted(back, grad, sources, sinks, moving, plain=True)
+        found[0] = first.reshape(data.shape)
+        for d, h in zip(moving, rest):
+            found[1 + d] = _batch_sum(sign * (data.conj() * h).imag)
+    turning = [d for d in range(len(targets)) if wanted[1 + dim + d]]
+    for d, h in zip(turning, _weighted(params, data, points, targets, turning)):
+        found[1 + dim + d] = _batch_sum(-sign * (grad.conj() * h).imag)
+    return tuple(found)
+
+
+def _weighted(
+    params: NufftParams, data: Any, points: Sequence[Any], targets: Sequence[Any], dims: Sequence[int], plain: bool = False
+) -> list[Any]:
+    """Return the transforms of data weighted by the frequencies (type 2) or positions (type 3) of some dimensions.
+
+    All of them, and of the unweighted data first if ``plain``, are one call: a transform of a stack.
+    """
+    if not dims and not plain:
+        return []
+    stack = [data] if plain else []
+    for d in dims:
+        if params.type == 2:
+            kind = kind_of(data)
+            assert kind is not None
+            shape = [1] * params.dim
+            shape[d] = -1
+            stack.append(data * kind.constant(frequencies(params.n_modes[d], params.modeord).reshape(shape), data))
+        else:
+            stack.append(data * points[d])
+    result = _run(params, _stacked(stack, params), (*points, *targets))
+    count = len(stack)
+    return list(result.reshape(count, *data.shape[: -(params.dim if params.type == 2 else 1)], -1))
+
+
+def _stacked(arrays: Sequence[Any], params: NufftParams) -> Any:
+    """Return arrays of one shape as one, with a leading axis over all transforms of all of them."""
+    first = arrays[0]
+    own = first.shape[-(params.dim if params.type == 2 else 1) :]
+    if len(arrays) == 1:
+        return first.reshape(-1, *own)
+    whole = first.new_empty((len(arrays), *first.shape))
+    for index, array in enumerate(arrays):
+        whole[index] = array
+    return whole.reshape(-1, *own)
+
+
+def _run(params: NufftParams, data: Any, coordinates: Sequence[Any]) -> Any:
+    own = params.dim if params.type == 2 else 1
+    data = data.reshape(-1, *data.shape[-own:])
+    return dispatcher.run(FAMILY, params._replace(n_trans=data.shape[0]), data, *coordinates)
+
+
+def _batch_sum(values: Any) -> Any:
+    """Return the sum over the transforms of a batch, which all share their points."""
+    return values.sum(0) if values.ndim > 1 else values
