@@ -30,7 +30,7 @@ def _rule(*layers: str, libraries: frozenset[str] = ANY) -> Rule:
 NUMPY = frozenset({"numpy"})
 RULES = {
     "core": _rule("core", libraries=NUMPY),
-    "face": _rule("core", libraries=NUMPY),  # __init__.py and nufft.py: the public names
+    "face": _rule("core", "face", libraries=NUMPY),  # __init__.py and nufft.py: the public names
     "backends": _rule("core", "backends", libraries=NUMPY),  # base.py: what every backend stands on
     "integrations": _rule("core", "face", "integrations"),
     "cli": _rule("core", "face", "cli"),

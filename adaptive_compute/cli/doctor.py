@@ -67,7 +67,7 @@ def _backend(backend: Backend, registry: Registry) -> dict[str, Any]:
 
 
 def _missing(registry: Registry) -> list[dict[str, str]]:
-    """Return the kernels that refuse every sample because a library is not installed."""
+    """Return the kernels that refuse every sample, at least one of them because a library is not installed."""
     from ..core.measure import relocated
     from ..core.operations import operations
 
@@ -75,16 +75,23 @@ def _missing(registry: Registry) -> list[dict[str, str]]:
     for name, operation in operations().items():
         requests = list(operation.samples(quick=True))
         for kernel in registry.kernels(name):
-            answers = {kernel.supports(relocated(request, kernel)) for request in requests}
-            reason = next((str(answer) for answer in answers if "not installed" in str(answer)), None)
-            if reason and True not in answers:
-                missing.append({"operation": name, "kernel": kernel.name, "device": kernel.device, "reason": reason})
+            why = None
+            for request in requests:
+                answer = kernel.supports(relocated(request, kernel))
+                if answer is True:
+                    break
+                if "not installed" in str(answer):
+                    why = str(answer)
+            else:
+                if why:
+                    missing.append({"operation": name, "kernel": kernel.name, "device": kernel.device, "reason": why})
     return missing
 
 
 def _profile(registry: Registry) -> dict[str, Any]:
     from ..core.dispatcher import dispatcher
     from ..core.errors import ProfileError
+    from ..core.operations import operations
     from ..core.profile import Profile
     from .profile import rejected
 
@@ -108,7 +115,7 @@ def _profile(registry: Registry) -> dict[str, Any]:
     report["unmeasured"] = [
         f"{operation} on {device}"
         for device in registry.devices()
-        for operation in registry.operations()
+        for operation in operations()
         if any(kernel.device == device for kernel in registry.kernels(operation))
         and not (device in profile.sections and profile.sections[device].kernels.get(operation))
     ]

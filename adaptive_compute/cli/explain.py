@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MOST_AXES, MOST_ELEMENTS = 32, 1 << 56  # what NumPy can describe, whatever its version and the dtype
 # Names that people say for an operation, besides its own name and the functions of the public face.
-ALIASES = {"evaluate": "elementwise", "scaled_dot_product_attention": "attention"}
+ALIASES = {"evaluate": "elementwise", "scaled_dot_product_attention": "attention", "segment_sum": "scatter_add"}
 
 
 def command(

@@ -33,13 +33,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in columns:
         table.add_column(column, justify="right" if column in set(right) else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    # A pipe has no width of its own; 80 columns would fold lines that a script or a log wants whole.
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    console = Console()
+    # A pipe has no width of its own, and lines that a script or a log reads must be whole. In a narrow terminal a
+    # line that runs on is easier to read than one that is folded within every cell.
+    console.width = max(console.width, 100) if sys.stdout.isatty() else 160
+    console.print(table)
 
 
 def note(text: str) -> None:

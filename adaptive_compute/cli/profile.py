@@ -137,15 +137,14 @@ def progress() -> Iterator[Callable[[Progress], None]]:
 def _print_rows(lines: list[Row]) -> None:
     from ..core.router import show_seconds
 
-    columns = ("operation", "size", "kernel", "device", "time", "rate", "runner-up", "error")
+    columns = ("operation", "size", "kernel", "time", "rate", "runner-up", "error")
     print_table(
         columns,
         [
             (
                 row.operation,
                 row.request,
-                row.kernel,
-                row.device,
+                row.kernel if row.device == "cpu" else f"{row.kernel} on {row.device}",
                 show_seconds(row.seconds),
                 f"{row.rate:.3g} {row.unit}",
                 "-" if row.runner_up is None else f"{row.runner_up} {row.runner_up_ratio or 0:.2f}x",

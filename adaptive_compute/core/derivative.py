@@ -203,9 +203,12 @@ def _several(op: str, node: Node, g: Node, conj: Callable[[Node], Node]) -> list
         return [g, _minus(_times(g, make("floor_divide", x, y)))]
     if op == "clip":
         low, high = node.children[1:]
-        below, above = make("less", x, low), make("greater", x, high)
-        inside = make("where", make("logical_or", below, above), ZERO, g)
-        return [inside, make("where", below, g, ZERO), make("where", above, g, ZERO)]
+        above = make("greater", make("maximum", x, low), high)  # the upper end wins where the ends are the wrong way round
+        below = make("less", x, low)
+        inside = make("where", above, ZERO, g)
+        return [
+            make("where", below, ZERO, inside), make("where", below, inside, ZERO), make("where", above, g, ZERO)
+        ]  # fmt: skip
     raise DtypeError(f"{op} has no gradient")
 
 

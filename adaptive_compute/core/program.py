@@ -1,7 +1,7 @@
 """An expression made ready to compute: dtypes decided, casts explicit, equal parts shared.
 
-Dtypes follow NumPy 2 [1]_ for every array kind: a Python number adapts to the arrays it meets, integers and float32 give
-float64. float16 and bfloat16 are computed in float32 and rounded once, at the end.
+Dtypes follow NumPy 2 [1]_ for every array kind: a Python number adapts to the arrays it meets, and integers with
+float32 give float64. float16 and bfloat16 are computed in float32 and rounded once, at the end.
 
 References
 ----------
@@ -33,8 +33,8 @@ _UNORDERED = frozenset(("maximum", "minimum", "greater", "greater_equal", "less"
 class Value(NamedTuple):
     """One step of a program: what is computed from which earlier values.
 
-    ``op`` is a function's name, ``"cast"``, or a leaf (``"var"`` and ``"scalar"``: an operand by its number, ``"const"``:
-    a number; the number is ``data``). ``loop`` is the dtype of the arguments, ``dtype`` that of the result.
+    ``op`` is a function's name, ``"cast"``, or a leaf (``"var"`` and ``"scalar"``: an operand by its number,
+    ``"const"``: a number; the number is ``data``). ``loop`` is the dtype of the arguments, ``dtype`` that of the result.
     """
 
     op: str
@@ -133,7 +133,7 @@ class Builder:
         if node.op == "var":
             dtype = self.dtypes[node.args[0]]
             if dtype not in ACCEPTED:
-                raise DtypeError(f"dtype {dtype} is not one that element-wise functions compute in: {', '.join(ACCEPTED)}")
+                raise DtypeError(f"dtype {dtype} is not one of those computed in: {', '.join(ACCEPTED)}")
             index = self.emit(Value("var", (), dtype, dtype, node.args[0]))
             return self.cast(index, WORKING.get(dtype, dtype)), _Type(dtype, weak=False)
         data = node.args[0]
@@ -159,8 +159,8 @@ class Builder:
         loops, kind = _resolve(op, [kind for _, kind in args])
         numbers = tuple(self.cast(index, loop) for (index, _), loop in zip(args, loops))
         working = WORKING.get(kind.dtype, kind.dtype)
-        if op in ("positive", "real", "conjugate") and loops[0] == working:
-            return numbers[0], kind  # of a real value: the value itself
+        if op == "positive" or (op in ("real", "conjugate") and not loops[0].startswith("complex")):
+            return numbers[0], kind  # the value itself
         if op in ("floor", "ceil", "rint") and not loops[0].startswith(("float", "complex")):
             return numbers[0], kind
         return self.emit(Value(op, numbers, loops[-1], working)), kind
@@ -215,7 +215,7 @@ def _resolve_ufunc(name: str, kinds: list[_Type], op: str) -> tuple[tuple[str, .
     weak = all(kind.weak for kind in kinds)
     strong = {kind.dtype for kind in kinds if not kind.weak}
     brain = "bfloat16" in strong
-    half = "float32" if brain and "float16" in strong else "float16"  # neither of the two half precisions holds the other
+    half = "float32" if brain and "float16" in strong else "float16"  # neither half precision holds the other
     asked = tuple(
         _PYTHON[kind.dtype] if kind.weak and not weak
         else np.dtype(half if kind.dtype in ("float16", "bfloat16") else kind.dtype)

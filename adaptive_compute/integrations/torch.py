@@ -51,7 +51,7 @@ def differentiate(run: Callable[..., Any], operation: Operation, params: Any, ar
     """
     if not isinstance(arrays[0], torch.Tensor):
         raise ArgumentError(
-            f"{operation.name}: an operand requires grad, but the first operand is a {type(arrays[0]).__name__}, so the "
+            f"{operation.name}: an operand requires grad, but the first one is a {type(arrays[0]).__name__}, so the "
             "result would be one as well and lose the gradient; pass tensors, or detach the operand"
         )
     count, *outputs = _Call.apply(run, operation, params, *arrays)

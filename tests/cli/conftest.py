@@ -39,5 +39,5 @@ def adaptive(tmp_path):
 def profiled(tmp_path_factory):
     """The command, with a profile of some FFT sizes; tests read it and leave it as it is."""
     command = Adaptive(tmp_path_factory.mktemp("profiled") / "profile.json")
-    command.first = command("profile", "--quick", "--op", "fft", "--budget", "3")
+    command.first = command("profile", "--quick", "--op", "fft", "--budget", "6")
     return command

@@ -82,6 +82,17 @@ def test_every_operation_has_an_example(name):
     assert request.first.dtype == dtype
 
 
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [("evaluate", "elementwise"), ("exp", "elementwise"), ("add", "elementwise"), ("sum", "reduce"), ("rfft", "fft"),
+     ("scaled_dot_product_attention", "attention"), ("segment_sum", "scatter_add")],
+)  # fmt: skip
+def test_functions_lead_to_their_operation(said, meant):
+    request = explain.request_for(said, (64, 32), "float32")
+    assert request.operation.name == meant
+    assert request.first.shape == (64, 32)
+
+
 def test_a_function_of_the_public_face_gives_its_own_request():
     request = explain.request_for("irfft", (16, 33), "complex128")
     assert request.params.kind == "c2r"

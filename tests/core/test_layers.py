@@ -26,7 +26,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def package(tmp_path):
     """A small package with every layer, that keeps every rule."""
     files = {
-        "__init__.py": "from .core.front import door\n",
+        "__init__.py": "from . import nufft\nfrom .core.front import door\n",
         "nufft.py": "from .core import front\n",
         "core/__init__.py": "",
         "core/front.py": "import os\nimport numpy as np\nfrom . import back\nfrom .back import thing\ndoor = 1\n",

@@ -5,14 +5,15 @@ in the processor's cache: product with the keys, exponential, product with the v
 rows and recomputes the scores from the saved logsumexp, so that memory grows with the length and never with its square
 (Dao et al., "FlashAttention: Fast and Memory-Efficient Exact Attention with IO-Awareness", 2022).
 
-The largest score is subtracted before the exponential only where that can matter: |q.k| <= |q||k| bounds every score,
-and where the bound is small no exponential can overflow, so that a pass over the scores is saved at no cost in accuracy.
+The largest score is subtracted before the exponential only where that can matter: |q.k| <= |q||k| bounds every score.
+Where the bound is small no exponential can overflow, and a pass over the scores is saved at no cost in accuracy.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,11 @@ SCRATCH = 5 << 18  # bytes of scores worked on at a time: 1.25 MiB, which fits t
 
 
 class Spot(NamedTuple):
-    """Columns of a chunk in which the mask keeps some pairs only; ``block`` gives 1 for kept and 0, as an array."""
+    """Columns of a chunk in which the mask keeps some pairs only.
+
+    ``block`` holds 1 for kept and 0 for not, for the queries of each head of a group one below the other; or it is a
+    function that makes that array.
+    """
 
     start: int
     stop: int
@@ -74,19 +79,19 @@ def dense_rows(lq: int, lk: int, rows: int) -> list[Row]:
     return [Row(i, min(i + rows, lq), chunks) for i in range(0, lq, rows)]
 
 
-def topology_rows(topology: TileTopology, library: Library, dtype: Any) -> list[Row]:
-    """Return the rows of a compiled mask; blocks that recur are made once."""
+def topology_rows(topology: TileTopology, group: int, library: Library, dtype: Any) -> list[Row]:
+    """Return the rows of a compiled mask for query heads in groups; blocks that recur are made once."""
     made: dict[Any, Any] = {}
     room = [1 << 25]  # bytes of blocks that are kept ready; beyond it they are unpacked at each use
 
     def block(i0: int, i1: int, parts: Sequence[tuple[int, int, int]]) -> Any:
-        key = tuple((pattern, j1 - j0) for j0, j1, pattern in parts)
+        key = (i1 - i0, *((pattern, j1 - j0) for j0, j1, pattern in parts))
         if key in made:
             return made[key]
 
         def unpack() -> Any:
-            kept = np.concatenate([topology.keep(pattern)[:, :width] for pattern, width in key], axis=1)
-            return library.array(kept, dtype)
+            kept = np.concatenate([topology.keep(p)[: i1 - i0, : j1 - j0] for j0, j1, p in parts], axis=1)
+            return library.array(np.tile(kept, (group, 1)), dtype)
 
         array = unpack()
         room[0] -= int(array.nbytes)
@@ -100,7 +105,7 @@ def topology_rows(topology: TileTopology, library: Library, dtype: Any) -> list[
 
 
 def array_rows(
-    mask: np.ndarray, topology: TileTopology | None, tile: tuple[int, int], library: Library, dtype: Any
+    mask: np.ndarray, topology: TileTopology | None, tile: tuple[int, int], group: int, library: Library, dtype: Any
 ) -> list[Row]:
     """Return the rows of a boolean array (Lq, Lk), within a compiled mask where there is one as well."""
     lq, lk = mask.shape
@@ -119,7 +124,7 @@ def array_rows(
         def block(parts: Sequence[tuple[int, int, int]], i0: int = i0, i1: int = i1) -> Any:
             def cut() -> Any:
                 kept = [_cut(mask, topology, i0, i1, *piece) for piece in parts]
-                return library.array(np.concatenate(kept, axis=1), dtype)
+                return library.array(np.tile(np.concatenate(kept, axis=1), (group, 1)), dtype)
 
             return cut
 
@@ -140,7 +145,7 @@ def _cut(mask: np.ndarray, topology: TileTopology | None, i0: int, i1: int, j0: 
 
 def _tile_rows(topology: TileTopology) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
     start, keys, patterns = topology.start.tolist(), topology.keys.tolist(), topology.pattern.tolist()
-    for r, (a, b) in enumerate(zip(start, start[1:])):
+    for r, (a, b) in enumerate(pairwise(start)):
         i0 = r * topology.tile[0]
         yield i0, min(i0 + topology.tile[0], topology.lq), list(zip(keys[a:b], patterns[a:b]))
 
@@ -208,7 +213,7 @@ class Problem(NamedTuple):
     def at(self, array: Any, b: int, h0: int, h1: int, row: Row) -> Any:
         """Return a row's part of an array that is laid out like the queries, as (heads, rows, last)."""
         part = array[b, h0:h1, :, row.start : row.stop]
-        return part.reshape(h1 - h0, -1, part.shape[-1])
+        return part.reshape(h1 - h0, part.shape[1] * part.shape[2], part.shape[3])
 
 
 def _keys(p: Problem, array: Any, name: str, b: int, h0: int, h1: int, chunk: Chunk, scratch: Scratch) -> Any:
@@ -222,32 +227,34 @@ def _keys(p: Problem, array: Any, name: str, b: int, h0: int, h1: int, chunk: Ch
 
 
 def _scores(p: Problem, q: Any, k: Any, b: int, h0: int, h1: int, row: Row, chunk: Chunk, scratch: Scratch) -> Any:
-    """Return the scaled scores of a chunk with the bias added, as (heads, group, queries, keys)."""
+    """Return the scaled scores of a chunk with the bias added, as (heads, rows, keys)."""
     s = scratch.take("scores", h1 - h0, q.shape[1], chunk.width)
     p.library.gemm(q, k.swapaxes(1, 2), s, p.scale, False)
-    s = s.reshape(h1 - h0, -1, row.stop - row.start, chunk.width)
     if p.bias is not None:
+        grouped = s.reshape(h1 - h0, -1, row.stop - row.start, chunk.width)
         c = 0
         for j0, j1 in chunk.pieces:
-            s[..., c : c + j1 - j0] += p.bias[b, h0:h1, :, row.start : row.stop, j0:j1]
+            part = grouped[..., c : c + j1 - j0]
+            part += p.bias[b, h0:h1, :, row.start : row.stop, j0:j1]
             c += j1 - j0
     return s
 
 
-def _masked(s: Any, row: Row, chunk: Chunk, log: Callable[[Any], Any] | None) -> None:
+def _masked(s: Any, chunk: Chunk, log: Callable[[Any], Any] | None) -> None:
     """Take out what the mask does not keep: before the exponential by adding log(0), after it by multiplying."""
-    for spot in chunk.spots:
-        block = spot.block() if callable(spot.block) else spot.block
-        block = block[: row.stop - row.start]
+    for start, stop, block in chunk.spots:
+        if callable(block):
+            block = block()
+        part = s[:, :, start:stop]
         if log is None:
-            s[..., spot.start : spot.stop] *= block
+            part *= block
         else:
-            s[..., spot.start : spot.stop] += log(block)
+            part += log(block)
 
 
 def forward(p: Problem, out: Any, lse: Any, b: int, h0: int, h1: int, row: Row, scratch: Scratch) -> None:
     """Compute one row of tiles for some heads; ``lse`` (B, H, G, Lq) may be None."""
-    xp, heads, queries = p.library.xp, h1 - h0, row.stop - row.start
+    xp, heads = p.library.xp, h1 - h0
     out = out[b, h0:h1, :, row.start : row.stop]
     lse = None if lse is None else lse[b, h0:h1, :, row.start : row.stop]
     if not row.chunks:
@@ -262,13 +269,12 @@ def forward(p: Problem, out: Any, lse: Any, b: int, h0: int, h1: int, row: Row, 
     for number, chunk in enumerate(row.chunks):
         k = _keys(p, p.key, "key", b, h0, h1, chunk, scratch)
         v = _keys(p, p.value, "value", b, h0, h1, chunk, scratch)
-        s4 = _scores(p, q, k, b, h0, h1, row, chunk, scratch)
-        s = s4.reshape(heads, count, chunk.width)
+        s = _scores(p, q, k, b, h0, h1, row, chunk, scratch)
         if p.safe:
             xp.exp(s, out=s)
-            _masked(s4, row, chunk, None)
+            _masked(s, chunk, None)
         else:
-            _masked(s4, row, chunk, _log(xp))
+            _masked(s, chunk, _log(xp))
             new = xp.amax(s, axis=-1, keepdims=True)
             if number:
                 new = xp.maximum(new, top)
@@ -290,9 +296,9 @@ def forward(p: Problem, out: Any, lse: Any, b: int, h0: int, h1: int, row: Row, 
         logs = _log(xp)(total)
         if top is not None:
             logs += xp.where(total == 0, xp.zeros_like(top), top)
-        lse[...] = logs.reshape(heads, -1, queries)
+        lse[...] = logs.reshape(lse.shape)
     xp.clip(total, 1e-37, None, out=total)  # 0 where a row keeps nothing; its result is zeros
-    xp.divide(acc.reshape(heads, -1, queries, acc.shape[-1]), total.reshape(heads, -1, queries, 1), out=out)
+    xp.divide(acc.reshape(out.shape), total.reshape(*out.shape[:-1], 1), out=out)
 
 
 def _log(xp: Any) -> Callable[[Any], Any]:
@@ -308,11 +314,15 @@ def _log(xp: Any) -> Callable[[Any], Any]:
 
 
 class Gradients(NamedTuple):
-    """What the gradient reads besides the problem, and where it writes."""
+    """What the gradient reads besides the problem, and where it writes.
+
+    The weights are exp(score - lse). Where scores are known to be small, ``grad`` and ``delta`` come multiplied by
+    exp(-lse), which spares a pass over the scores, and ``lse`` is None.
+    """
 
     grad: Any  # (B, H, G, Lq, Dv)
-    lse: Any  # (B, H, G, Lq, 1), 0 for rows that keep nothing
     delta: Any  # (B, H, G, Lq, 1): sum(grad * out) - gradient of lse
+    lse: Any  # (B, H, G, Lq, 1), 0 for rows that keep nothing; or None
     dquery: Any  # like the queries
     dkey: Any  # (B, H, Lk, D), added to
     dvalue: Any  # (B, H, Lk, Dv), added to
@@ -327,26 +337,28 @@ def backward(p: Problem, g: Gradients, b: int, h0: int, h1: int, row: Row, scrat
         dquery[...] = 0
         return
     q, grad = p.at(p.query, b, h0, h1, row), p.at(g.grad, b, h0, h1, row)
-    lse, delta = p.at(g.lse, b, h0, h1, row), p.at(g.delta, b, h0, h1, row)
+    delta = p.at(g.delta, b, h0, h1, row)
+    lse = None if g.lse is None else p.at(g.lse, b, h0, h1, row)
     count = q.shape[1]
     dq = scratch.take("acc", heads, count, q.shape[-1])
     for number, chunk in enumerate(row.chunks):
         k = _keys(p, p.key, "key", b, h0, h1, chunk, scratch)
         v = _keys(p, p.value, "value", b, h0, h1, chunk, scratch)
-        s4 = _scores(p, q, k, b, h0, h1, row, chunk, scratch)
-        s = s4.reshape(heads, count, chunk.width)
-        if not p.safe:
-            _masked(s4, row, chunk, _log(xp))
-        s -= lse
-        xp.exp(s, out=s)
-        if p.safe:
-            _masked(s4, row, chunk, None)
+        s = _scores(p, q, k, b, h0, h1, row, chunk, scratch)
+        if lse is None:
+            xp.exp(s, out=s)
+            _masked(s, chunk, None)
+        else:
+            _masked(s, chunk, _log(xp))
+            s -= lse
+            xp.exp(s, out=s)
         ds = scratch.take("ds", heads, count, chunk.width)
         gemm(grad, v.swapaxes(1, 2), ds, 1.0, False)
         ds -= delta
         ds *= s
         if g.dbias is not None:
-            _add_to_bias(g.dbias, ds.reshape(s4.shape), b, h0, h1, row, chunk)
+            grouped = ds.reshape(heads, -1, row.stop - row.start, chunk.width)
+            _add_to_bias(g.dbias, grouped, b, h0, h1, row, chunk)
         gemm(ds, k, dq, p.scale, number > 0)
         c = 0
         for j0, j1 in chunk.pieces:

@@ -1,4 +1,4 @@
-"""Programs in blocks that fit a core's cache: which step runs when, in which temporary, over which part of the operands.
+"""Programs in blocks that fit a core's cache: which step runs when, in which temporary, over which part of the data.
 
 A block's intermediate results never reach memory. The result's own block serves as a temporary from the first step on,
 so that the cost of writing it for the first time hides behind a step that computes for long.
@@ -7,12 +7,12 @@ so that the cost of writing it for the first time hides behind a step that compu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ...core.array import itemsize
 from ...core.program import Program, Value, shapes
-from .pool import cache_bytes, quiet, share, temporaries
+from .pool import cache_bytes, share, temporaries
 
 # Relative cost of an element, for the order of steps only: long ones first, so that their operands' and their result's
 # way through memory is hidden.
@@ -23,6 +23,7 @@ _HEAVY = {
     **dict.fromkeys(("sqrt", "divide", "rsqrt", "reciprocal"), 2),
 }
 SMALLEST_BLOCK, LARGEST_BLOCK = 4096, 1 << 17
+SMALL = 1 << 17  # bytes of a stage that takes its temporaries from the allocator
 
 
 class Source(NamedTuple):
@@ -256,9 +257,23 @@ class BoundStage:
             for number, source in enumerate(stage.inputs) if source.origin == "const"
         }  # fmt: skip
 
+        # Operands of a stage that is so small that preparing it would take longer than computing it.
+        self.plain: list[int] | None = None
+        fits = self.size * max(stage.width, 1) <= SMALL and self.size
+        if fits and all(s.origin == "const" or (s.origin == "var" and s.shape == stage.shape) for s in stage.inputs):
+            self.plain = [source.data for source in stage.inputs if source.origin == "var"]
+        self.variable_slots = [number for number, source in enumerate(stage.inputs) if source.origin == "var"]
+        self.constant_slots = [self.constants.get(number) for number in range(len(stage.inputs))]
+
     def run(self, operands: Sequence[Any], made: Sequence[Any]) -> Any:
         """Compute the stage from the operands and the results of earlier stages."""
         library, stage = self.library, self.stage
+        if self.plain is not None:
+            for number in self.plain:
+                if not library.contiguous(operands[number]):
+                    break
+            else:
+                return self._at_once(operands)
         inputs: list[Any] = []
         for number, (origin, data, dtype, _) in enumerate(stage.inputs):
             if origin == "var":
@@ -286,6 +301,25 @@ class BoundStage:
             (self._flat if flat else self._strided)(shape, inputs, result)
         if axes is not None:
             result = library.permute(result, sorted(range(len(axes)), key=axes.__getitem__))
+        return result
+
+    def _at_once(self, operands: Sequence[Any]) -> Any:
+        """Compute the whole of small operands that need no preparation."""
+        assert self.plain is not None
+        library, shape = self.library, self.stage.shape
+        slots = list(self.constant_slots)
+        for place, number in zip(self.variable_slots, self.plain):
+            slots[place] = operands[number]
+        result = library.empty(shape, self.stage.dtype)
+        slots.append(result)
+        slots.extend(library.empty(shape, dtype) for dtype in self.stage.temporaries)
+        for function, args, out in self.steps:
+            if len(args) == 2:
+                function(slots[args[0]], slots[args[1]], out=slots[out])
+            elif len(args) == 1:
+                function(slots[args[0]], out=slots[out])
+            else:
+                function(*[slots[arg] for arg in args], out=slots[out])
         return result
 
     def _memory_order(self, inputs: list[Any]) -> list[int] | None:
@@ -372,10 +406,11 @@ class BoundStage:
             function(*[slots[arg] for arg in args], out=slots[out])
 
 
-def run_all(bound: Iterable[BoundStage], operands: Sequence[Any]) -> Any:
+def run_all(bound: Sequence[BoundStage], operands: Sequence[Any]) -> Any:
     """Run stages one after the other and return the last one's result."""
+    if len(bound) == 1:
+        return bound[0].run(operands, ())
     made: list[Any] = []
-    with quiet():
-        for stage in bound:
-            made.append(stage.run(operands, made))
+    for stage in bound:
+        made.append(stage.run(operands, made))
     return made[-1]

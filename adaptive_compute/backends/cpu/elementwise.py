@@ -14,7 +14,7 @@ from ...core.operation import Request
 from ...core.profile import Curve, Estimate
 from ...core.program import Program, program
 from ..base import Kernel, Plan
-from .blocks import BoundStage, Library, run_all, stages
+from .blocks import BoundStage, Library, Stage, run_all, stages
 from .device import needs, torch_threads
 from .elementwise_model import estimate
 from . import pool
@@ -31,14 +31,28 @@ def kernels() -> Sequence[Kernel]:
     ]
 
 
-class ElementwisePlan(Plan):
-    """Stages bound to a library."""
+class NumpyPlan(Plan):
+    """Stages for NumPy, whose warnings about NaN and infinity are not wanted."""
 
-    def __init__(self, bound: list[BoundStage], threads: int = 0) -> None:
-        self.bound, self.threads = bound, threads
+    def __init__(self, bound: list[BoundStage]) -> None:
+        self.bound = bound
 
     def run(self, *arrays: Any) -> Any:
-        if not self.threads:
+        with np.errstate(all="ignore"):
+            return run_all(self.bound, arrays)
+
+
+class TorchPlan(Plan):
+    """Stages for torch, with the threads that the call may use."""
+
+    def __init__(self, bound: list[BoundStage], threads: int) -> None:
+        import torch
+
+        self.bound, self.threads = bound, threads
+        self.current_threads = torch.get_num_threads
+
+    def run(self, *arrays: Any) -> Any:
+        if self.current_threads() == self.threads:
             return run_all(self.bound, arrays)
         with torch_threads(self.threads):
             return run_all(self.bound, arrays)
@@ -112,7 +126,11 @@ class _Elementwise(Kernel):
         self.name, self.threaded = name, threaded
 
     def estimate(self, request: Request, curves: Mapping[str, Curve]) -> Estimate | None:
-        return estimate(request, curves)
+        return estimate(self._stages(request), curves) if curves else None
+
+    def _stages(self, request: Request) -> list[Stage]:
+        """Return the request's steps, in the order and with the fusions of this kernel's library."""
+        raise NotImplementedError
 
     def _too_small(self, request: Request) -> str | None:
         if request.threads < 2:
@@ -131,10 +149,18 @@ class NumpyBlocked(_Elementwise):
         return (self.threaded and self._too_small(request)) or True
 
     def plan(self, request: Request) -> Plan:
-        steps = _program(request, frozenset())
-        shapes = [operand.shape for operand in request.operands if operand is not None]
         workers = request.threads if self.threaded else 1
-        return ElementwisePlan([BoundStage(s, NUMPY, workers) for s in stages(steps, shapes, False, NUMPY.in_place)])
+        return NumpyPlan([BoundStage(s, NUMPY, workers) for s in self._stages(request)])
+
+    def _stages(self, request: Request) -> list[Stage]:
+        return _stages_of(request, frozenset(), False, NUMPY.in_place)
+
+
+def _stages_of(
+    request: Request, native: frozenset[str], fuse: bool, in_place: dict[str, tuple[int, ...]]
+) -> list[Stage]:
+    shapes = [operand.shape for operand in request.operands if operand is not None]
+    return stages(_program(request, native), shapes, fuse, in_place)
 
 
 def _program(request: Request, native: frozenset[str]) -> Program:
@@ -244,12 +270,13 @@ class TorchBlocked(_Elementwise):
         return reason or needs("torch")
 
     def plan(self, request: Request) -> Plan:
-        steps = _program(request, TORCH_NATIVE)
-        shapes = [operand.shape for operand in request.operands if operand is not None]
-        parts = stages(steps, shapes, True, TORCH.in_place)
+        parts = self._stages(request)
         if self.threaded:
-            return ElementwisePlan([BoundStage(s, TORCH, request.threads) for s in parts])
-        return ElementwisePlan([BoundStage(s, TORCH, 1, request.threads) for s in parts], request.threads)
+            return TorchPlan([BoundStage(s, TORCH, request.threads) for s in parts], request.threads)
+        return TorchPlan([BoundStage(s, TORCH, 1, request.threads) for s in parts], request.threads)
+
+    def _stages(self, request: Request) -> list[Stage]:
+        return _stages_of(request, TORCH_NATIVE, True, TORCH.in_place)
 
 
 # Functions that could not be traced

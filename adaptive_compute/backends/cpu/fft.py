@@ -57,7 +57,8 @@ class PocketFFT(Kernel):
             return "SciPy has no bfloat16"
         if self.threaded and request.threads < 2:
             return "the call may use one thread only"
-        if self.threaded and request.first.size == max(n for n in request.first.shape) and len(request.params.axes) == 1:
+        shape, axes = request.first.shape, request.params.axes
+        if self.threaded and len(axes) == 1 and request.first.size == max(shape):
             return "pocketfft shares out whole transforms, and this is one transform"
         return needs("scipy")
 
@@ -154,7 +155,7 @@ class TorchFFT(Kernel):
         for n in complex_lengths:
             prime = largest_prime(n)
             if prime < n and 17 <= prime <= 149:
-                return f"MKL's float64 error for lengths with a prime factor of {prime} is measured as up to {MKL_WORST:.0e}"
+                return f"MKL's float64 error at lengths with prime factor {prime} is measured as up to {MKL_WORST:.0e}"
         return None
 
     def plan(self, request: Request) -> Plan:

@@ -7,7 +7,6 @@ makes one ready; calls in several threads never share a setting.
 
 from __future__ import annotations
 
-import math
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +19,18 @@ from ...core.dispatcher import physical_memory
 from ...core.errors import NufftError, NufftWarning
 from ...core.operation import Features, Request, log2
 from ...core.operations.nufft_rule import (
-    DIRECT_TERMS, FLOOR, PROFILED_EPS, ROUNDING, NufftParams, check_finite, coordinate_names, frequencies, grid_bytes,
-    outputs_of, points_of, terms,
+    FLOOR,
+    PROFILED_EPS,
+    ROUNDING,
+    NufftParams,
+    check_finite,
+    coordinate_names,
+    direct_limit,
+    frequencies,
+    grid_bytes,
+    outputs_of,
+    points_of,
+    terms,
 )  # fmt: skip
 from ...core.precision import REAL_OF
 from ...core.transfer import counters
@@ -30,6 +39,8 @@ from .device import needs
 
 SETTINGS_BYTES = 128 << 20  # what the settings of one plan may hold together, if more than one
 MOST_SETTINGS = 4
+ONE_THREAD = 1 << 18  # multiplications of a real matrix product up to which OpenBLAS uses one thread
+LEAST_SHARED = 1e5  # floating-point operations below which threads cost more than they save
 
 
 def kernels() -> Sequence[Kernel]:
@@ -162,6 +173,8 @@ class Finufft(Kernel):
     def supports(self, request: Request) -> bool | str:
         if self.threaded and request.threads < 2:
             return "the call may use one thread only"
+        if self.threaded and request.operation.work(request).flops < LEAST_SHARED:
+            return "too little work to share between threads"
         memory, needed = physical_memory(), grid_bytes(request.params, request.first.dtype)
         if memory is not None and needed > memory:
             return f"its grid would take {needed / 2**30:.3g} GiB, and this machine has {memory / 2**30:.1f} GiB"
@@ -185,11 +198,11 @@ class Finufft(Kernel):
             if dtype != given:
                 points = [x.astype(np.float64) for x in points]
             gap = [None] * (3 - p.dim)
-            with _refusals():
+            with _Refusals():
                 engine.setpts(*points[: p.dim], *gap, *points[p.dim :])
 
         def execute(engine: Any, data: np.ndarray) -> np.ndarray:
-            with _refusals():
+            with _Refusals():
                 if dtype == given:
                     return engine.execute(data)
                 counters.count_copy("single-precision strengths, for a type 3 NUFFT that needs double")
@@ -201,12 +214,31 @@ class Finufft(Kernel):
         return PointsPlan(request, make, prepare, execute, nbytes)
 
     def estimate(self, request: Request, curves: Mapping[str, Curve]) -> Estimate | None:
-        """Predict the time as usual, and the error in proportion to eps between the measured ones."""
+        """Predict the time as usual, and the error by the two terms of the tolerance's rule."""
         features = self.features(request)
         curve = curves.get(features.name)
-        if curve is None:
-            return None
-        return curve.at(features.at)._replace(error=_error(curve, features, REAL_OF[request.first.dtype]))
+        return None if curve is None else curve.at(features.at)._replace(error=_error(curve, request))
+
+
+def _error(curve: Curve, request: Request) -> float | None:
+    """Predict the error as so many times eps plus so many times the rounding, the worst that was measured of each.
+
+    The points of a curve cannot be interpolated for it: their errors differ because they were asked to.
+    """
+    p, real = request.params, REAL_OF[request.first.dtype]
+    of_eps = of_rounding = 0.0
+    for point in curve.points:
+        if point.error is not None:
+            eps, rounding = 2.0 ** -point.at[0], _rounding(2.0 ** (point.at[3] / p.dim), real)
+            if eps > rounding:
+                of_eps = max(of_eps, point.error / eps)
+            else:
+                of_rounding = max(of_rounding, point.error / rounding)
+    return of_eps * max(p.eps, PROFILED_EPS[real][-1]) + (of_rounding or 1.0) * _rounding(max(p.n_modes), real)
+
+
+def _rounding(n: float, real: str) -> float:
+    return max(ROUNDING[real] * n, FLOOR[real])
 
 
 def _needs_double(p: NufftParams, real: str) -> bool:
@@ -221,7 +253,7 @@ def _needs_double(p: NufftParams, real: str) -> bool:
     return 1.4e-7 * n > max(4 * p.eps + ROUNDING[real] * n, FLOOR[real])
 
 
-class _refusals:
+class _Refusals:
     """Turns what FINUFFT refuses into this library's error."""
 
     def __enter__(self) -> None:
@@ -244,24 +276,12 @@ def _finufft_plan(
     """
     import finufft
 
-    with _making, warnings.catch_warnings(record=True) as given, _refusals():
+    with _making, warnings.catch_warnings(record=True) as given, _Refusals():
         warnings.simplefilter("always")
         plan = finufft.Plan(nufft_type, sizes, n_trans, eps, isign, dtype, **options)
     for warning in given:
         warnings.warn(f"FINUFFT warns: {warning.message}", NufftWarning, stacklevel=2)
     return plan
-
-
-def _error(curve: Curve, features: Features, real: str) -> float | None:
-    digits, *place = features.at
-    known = [-math.log2(eps) for eps in PROFILED_EPS[real]]
-    low = max((d for d in known if d <= digits + 1e-9), default=known[0])
-    high = min((d for d in known if d >= digits - 1e-9), default=known[-1])
-    errors = [curve.at((d, *place)).error for d in (low, high)]
-    if errors[0] is None or errors[1] is None or low == high:
-        return errors[1]
-    share = (digits - low) / (high - low)
-    return math.exp((1 - share) * math.log(max(errors[0], 1e-20)) + share * math.log(max(errors[1], 1e-20)))
 
 
 class Direct(Kernel):
@@ -277,8 +297,9 @@ class Direct(Kernel):
     def supports(self, request: Request) -> bool | str:
         if request.params.options:
             return f"FINUFFT's options were given: {', '.join(name for name, _ in request.params.options)}"
-        if terms(request) > DIRECT_TERMS:
-            return f"points times modes is {terms(request)}; a direct sum is sensible up to {DIRECT_TERMS}"
+        limit = direct_limit(request.params)
+        if terms(request) > limit:
+            return f"points times modes is {terms(request)}; a direct sum is sensible up to {limit}"
         return True
 
     def features(self, request: Request) -> Features:
@@ -316,19 +337,25 @@ def _waves(phase: np.ndarray) -> np.ndarray:
 def _powers(x: np.ndarray, n: int) -> np.ndarray:
     """Return exp(i k x) for the n frequencies from -n//2 up, as ``(points, n)``.
 
-    A product of two exponentials, of k's multiple of a step and of the rest, needs few of them and rounds once more.
+    Products of powers 0 .. step-1, which come from one exponential by multiplication, and of every step-th one: few
+    exponentials, and an error of at most ``step`` roundings.
     """
-    first = -(n // 2)
-    step = math.isqrt(n)
-    if n < 12:
-        return _waves(np.multiply.outer(x, np.arange(first, first + n)))
-    coarse = _waves(np.multiply.outer(x, np.arange(first, first + n, step)))
-    fine = _waves(np.multiply.outer(x, np.arange(step)))
+    step = min(64 if n > 256 else 16, 1 << max(n - 1, 1).bit_length())
+    fine = np.empty((len(x), step), np.complex128)
+    fine[:, 0], fine[:, 1] = 1, _waves(x)
+    have = 2
+    while have < step:
+        np.multiply(fine[:, :have], np.square(fine[:, have // 2])[:, None], out=fine[:, have : 2 * have])
+        have *= 2
+    coarse = _waves(np.multiply.outer(x, np.arange(-(n // 2), (n + 1) // 2, step)))
     return (coarse[:, :, None] * fine[:, None, :]).reshape(len(x), -1)[:, :n]
 
 
 def _build_modes(p: NufftParams, points: list[np.ndarray], dtype: np.dtype) -> list[np.ndarray]:
-    """Return the matrix of the first dimension, and the one of all the others together, each ``(points, modes)``."""
+    """Return the matrix of the first dimension, and the one of all the others together.
+
+    Each is ``(points, modes)``, or for type 2 ``(modes, points)``.
+    """
     matrices = []
     for x, n in zip(points, p.n_modes):
         matrix = _powers(p.isign * x.astype(np.float64), n)
@@ -338,6 +365,8 @@ def _build_modes(p: NufftParams, points: list[np.ndarray], dtype: np.dtype) -> l
     while len(matrices) > 2:
         last = matrices.pop()
         matrices[-1] = (matrices[-1][:, :, None] * last[:, None, :]).reshape(len(last), -1)
+    if p.type == 2:  # there the sum is over modes
+        matrices = [matrix.T for matrix in matrices]
     return [np.ascontiguousarray(matrix, dtype) for matrix in matrices]
 
 
@@ -347,21 +376,50 @@ def _build_targets(p: NufftParams, points: list[np.ndarray], dtype: np.dtype) ->
     return [_waves(p.isign * np.asarray(phase)).astype(dtype)]
 
 
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return ``a @ b`` by real products so small that OpenBLAS computes each in the calling thread.
+
+    Its threads wait for one another by spinning: with one core taken by somebody else, a product of 10 us was measured
+    at 8 ms. Complex products have threads from 2^16 multiplications on, vectors from 2^12, real ones much later.
+    """
+    (rows, inner), columns = a.shape, b.shape[1]
+    real = b.view(b.real.dtype)
+    if 4 * rows * inner * columns <= ONE_THREAD:
+        return _real_product(a, real)
+    out = np.empty((rows, columns), b.dtype)
+    height = max(1, min(rows, ONE_THREAD // (4 * inner)))
+    width = max(1, ONE_THREAD // (4 * height * inner))
+    for top in range(0, rows, height):
+        for left in range(0, columns, width):
+            piece = _real_product(a[top : top + height], real[:, 2 * left : 2 * (left + width)])
+            out[top : top + height, left : left + width] = piece
+    return out
+
+
+def _real_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return ``a`` times a complex matrix that is given as a real one of twice as many columns."""
+    parts = np.concatenate([a.real, a.imag]) @ b
+    out, turned = parts.view(a.dtype).reshape(2, len(a), -1)
+    out.real -= turned.imag
+    out.imag += turned.real
+    return out
+
+
 def _to_targets(matrices: list[np.ndarray], data: np.ndarray) -> np.ndarray:
-    return data @ matrices[0]
+    return _product(data, matrices[0])
 
 
 def _to_modes(matrices: list[np.ndarray], data: np.ndarray) -> np.ndarray:
     if len(matrices) == 1:
-        return data @ matrices[0]
+        return _product(data, matrices[0])
     first, rest = matrices
     weighted = (data[:, None, :] * first.T).reshape(-1, len(first))
-    return weighted @ rest
+    return _product(weighted, rest)
 
 
 def _to_points(matrices: list[np.ndarray], data: np.ndarray) -> np.ndarray:
     if len(matrices) == 1:
-        return data @ matrices[0].T
+        return _product(data, matrices[0])
     first, rest = matrices
-    partial = data.reshape(-1, rest.shape[1]) @ rest.T
-    return (partial.reshape(len(data), first.shape[1], -1) * first.T).sum(1)
+    partial = _product(data.reshape(-1, len(rest)), rest)
+    return (partial.reshape(len(data), len(first), -1) * first).sum(1)

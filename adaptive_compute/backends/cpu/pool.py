@@ -178,7 +178,7 @@ class Workers:
 
         def task() -> None:
             torch.set_num_threads(1)
-            torch.set_grad_enabled(False)  # for this thread alone: an operand may require grad and the caller not want it
+            torch.set_grad_enabled(False)  # of this thread alone: a caller without it may pass what requires grad
             together.wait()
 
         for _ in range(self._count):

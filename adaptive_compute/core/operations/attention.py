@@ -20,7 +20,8 @@ from .. import settings as _settings
 from ..array import as_array, describe
 from ..dispatcher import dispatcher
 from ..errors import ArgumentError, DtypeError, ShapeError
-from ..topology import Causal, Mask, Topology
+from ..masks import Causal
+from ..topology import Mask, Topology
 from .attention_rule import BACKWARD, DTYPES, FAMILY, AttentionParams, Given
 
 OPERATIONS = (FAMILY, BACKWARD)
@@ -65,7 +66,7 @@ def _split_mask(mask: Any, is_causal: bool) -> tuple[Mask | None, Any]:
     array = as_array(mask, "mask")
     dtype = describe(array).dtype
     if dtype != "bool":
-        raise DtypeError(f"mask must be boolean (True = keep), it has dtype {dtype}; add a float one to the scores by bias=")
+        raise DtypeError(f"mask must be boolean (True = keep), it has dtype {dtype}; one to add to the scores is bias=")
     return rule, array
 
 
@@ -107,7 +108,7 @@ def attention(
     out : array, shape (..., heads, Lq, Dv)
         Of ``query``'s kind, device and dtype. Zeros for a query that keeps nothing.
     lse : array, shape (..., heads, Lq)
-        With ``return_lse`` only; float32, or float64 where the work was done in it. -inf for a query that keeps nothing.
+        With ``return_lse`` only; float32, or float64 where the work is done in it. -inf for a query that keeps nothing.
 
     Raises
     ------
@@ -116,14 +117,14 @@ def attention(
 
     Notes
     -----
-    Relative L2 error at most 2e-6 in float32, gradients included. Second derivatives work for torch tensors, with memory
-    that grows with Lq * Lk. The work of a tiled kernel follows the tiles of 64 x 64 pairs that the mask keeps.
+    Relative L2 error at most 2e-6 in float32, gradients included. Second derivatives work for torch tensors, with
+    memory that grows with Lq * Lk. The work of a tiled kernel follows the tiles of 64 x 64 pairs that the mask keeps.
 
     Examples
     --------
     >>> import numpy as np, adaptive_compute as ac
     >>> from adaptive_compute.core.operations.attention import attention
-    >>> from adaptive_compute.core.topology import Window
+    >>> from adaptive_compute.core.masks import Window
     >>> q = k = v = np.ones((8, 256, 64), np.float32)
     >>> attention(q, k, v, mask=Window(16)).shape
     (8, 256, 64)

@@ -1,4 +1,4 @@
-"""Element-wise expressions as an operation: result, work, gradient rule, reference. The user functions stand in elementwise.py."""
+"""Element-wise expressions as an operation: result, work, gradient rule, reference; and functions that are none."""
 
 from __future__ import annotations
 
@@ -56,14 +56,38 @@ class Elementwise(Operation):
         return conformance(dtype) or conformance(_working_dtype(request))
 
     def samples(self, quick: bool) -> Iterable[Request]:
-        return ()
+        basic = ("one", "two", "hidden", "multiply", "add_product")
+        for dtype in ("float32",) if quick else ("float32", "float64", "complex64", "int64"):
+            for root, name in sample_classes().items():
+                if dtype == "complex64" and name not in (*basic, "divide", "exp", "sin", "sqrt", "absolute"):
+                    continue
+                if dtype == "int64" and name not in ("one", "two", "multiply", "greater", "remainder"):
+                    continue
+                if dtype == "float64" and name not in (*basic, *_MEASURED_TWICE):
+                    continue
+                if quick and name not in (*basic, *_MEASURED_QUICK):
+                    continue
+                plain = dtype.startswith("float") and name in basic and not quick
+                for size in _SIZES if plain else _FEW_SIZES:
+                    yield _request(root, [(size,)] * operand_count(root), dtype)
 
     def held_out(self, rng: np.random.Generator) -> Request:
-        raise NotImplementedError
+        root: Node | None = None
+        while root is None or operand_count(root) > 3 or len(ordered(root)) < 3:
+            root = _random_expression(rng, int(rng.integers(1, 5)))
+            used = sorted({node.args[0] for node in ordered(root) if node.op == "var"})
+            if not used:
+                root = None
+                continue
+            place = {old: number for number, old in enumerate(used)}
+            root = renumbered(root, place)
+        size = int(2.0 ** rng.uniform(8, 21.5))
+        dtype = str(rng.choice(["float32", "float64"], p=[0.7, 0.3]))
+        return _request(root, [(size,)] * operand_count(root), dtype)
 
     def example(self, shape: tuple[int, ...], dtype: str) -> Request:
         if dtype not in ACCEPTED:
-            raise DtypeError(f"dtype {dtype!r} is not one that element-wise functions compute in: {', '.join(ACCEPTED)}")
+            raise DtypeError(f"dtype {dtype!r} is not one of those computed in: {', '.join(ACCEPTED)}")
         return _request(EXAMPLE, (shape, shape), dtype)
 
     def arrays(self, request: Request, rng: np.random.Generator) -> tuple[Any, ...]:
@@ -101,9 +125,13 @@ def compute(root: Node, operands: Sequence[Any]) -> Any:
     used = sorted({node.args[0] for node in ordered(root) if node.op in ("var", "scalar")})
     if root.op == "var":
         return operands[root.args[0]]
-    new = {old: place for place, old in enumerate(used)}
-    renumbered = replaced(root, lambda leaf: variable(new[leaf.args[0]]) if leaf.op == "var" else leaf)
-    return dispatcher.run(FAMILY, renumbered, *(operands[index] for index in used))
+    root = renumbered(root, {old: place for place, old in enumerate(used)})
+    return dispatcher.run(FAMILY, root, *(operands[index] for index in used))
+
+
+def renumbered(root: Node, places: dict[int, int]) -> Node:
+    """Return an expression whose variables have other numbers."""
+    return replaced(root, lambda leaf: variable(places[leaf.args[0]]) if leaf.op == "var" else leaf)
 
 
 def _like(gradient: Any, operand: Any) -> Any:
@@ -144,9 +172,79 @@ A, B, C = variable(0), variable(1), variable(2)
 EXAMPLE = make("add", make("multiply", A, B), make("multiply", make("sin", A), make("exp", make("negative", B))))
 
 
+# What ``adaptive profile`` measures. The time of any expression is put together from these: the difference of two of
+# them is what one more step costs, apart from the call and from memory.
+_SIZES = (1 << 6, 1 << 11, 1 << 14, 1 << 16, 1 << 18, 1 << 21)
+_FEW_SIZES = (1 << 6, 1 << 14, 1 << 19)
+COPIES = 3  # how often a sample computes its function
+MEASURED = (
+    "divide", "sqrt", "exp", "expm1", "log", "log1p", "sin", "tan", "tanh", "sinh", "arcsin", "arctan", "arctan2", "power",
+    "erf", "sigmoid", "gelu", "floor", "remainder", "maximum", "greater", "where", "absolute", "cast",
+)  # fmt: skip
+# Of these, what is measured in float64 too, and what a quick run measures.
+_MEASURED_TWICE = ("divide", "sqrt", "exp", "log1p", "sin", "tanh", "gelu", "sigmoid", "power", "maximum", "where")
+_MEASURED_QUICK = ("divide", "exp", "sin", "tanh", "gelu")
+
+
+def _scaled(number: int) -> Node:
+    return make("multiply", A, const(1 + number / 100))
+
+
+def _sample_of(op: str) -> Node:
+    """Return the sum of some calls of a function with different arguments, so that none is computed only once."""
+    if op == "cast":
+        parts = [make("add", make("greater", _scaled(i), const(0.5)), _scaled(i)) for i in range(1, COPIES + 1)]
+    elif op in ("arctan2", "maximum", "power", "divide", "remainder"):
+        parts = [make(op, _scaled(i), B) for i in range(1, COPIES + 1)]
+    elif op == "greater":
+        parts = [make("greater", _scaled(i), B) for i in range(1, COPIES + 1)]
+    elif op == "where":
+        parts = [make("where", make("greater", _scaled(i), B), A, B) for i in range(1, COPIES + 1)]
+    else:
+        parts = [make(op, _scaled(i)) for i in range(1, COPIES + 1)]
+    total = parts[0]
+    for part in parts[1:]:
+        total = make("logical_or" if op == "greater" else "add", total, part)
+    return total
+
+
+def _chain(op: str) -> Node:
+    """Return a chain of cheap steps: products, or products that are added to."""
+    root = A
+    for number in range(1, 9):
+        root = make("multiply", root, const(1 + number / 100))
+        if op == "add_product":
+            root = make("add", make("multiply", root, B), A)
+    return root
+
+
+_RANDOM = ("add", "multiply", "divide", "maximum", "sin", "exp", "sqrt", "tanh", "log1p", "sigmoid", "gelu", "square")
+
+
+def _random_expression(rng: np.random.Generator, depth: int) -> Node:
+    """Return a random expression whose values stay in the domain of its functions."""
+    if depth == 0 or rng.random() < 0.15:
+        return variable(int(rng.integers(0, 3))) if rng.random() < 0.85 else const(round(float(rng.uniform(0.1, 0.9)), 2))
+    op = str(rng.choice(_RANDOM))
+    first = _random_expression(rng, depth - 1)
+    if op in ("add", "multiply", "divide", "maximum"):
+        return make(op, first, _random_expression(rng, depth - 1))
+    return make(op, first if op != "exp" else make("negative", first))
+
+
 @cache
 def sample_classes() -> dict[Node, str]:
-    return {}
+    """Return the expressions that are measured, with the name of what they tell."""
+    found = {
+        make("negative", A): "one", make("add", A, B): "two", make("sin", A): "hidden",
+        _chain("multiply"): "multiply", _chain("add_product"): "add_product",
+    }  # fmt: skip
+    return found | {_sample_of(op): op for op in MEASURED}
+
+
+def operand_count(root: Node) -> int:
+    """Return the number of operands of an expression."""
+    return 1 + max(node.args[0] for node in ordered(root) if node.op in ("var", "scalar"))
 
 
 # Functions that could not be traced

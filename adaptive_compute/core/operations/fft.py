@@ -1,7 +1,7 @@
 """Discrete Fourier transforms with SciPy's signatures: complex, real, Hermitian; one axis or several.
 
-Normalisation and sign are SciPy's [1]_: ``fft`` has the exponent -2 pi i jk/n, and ``norm`` says which direction carries
-the factor 1/n. Inputs are never modified, so ``overwrite_x`` is accepted and has no effect.
+Normalisation and sign are SciPy's [1]_: ``fft`` has the exponent -2 pi i jk/n, and ``norm`` says which direction
+carries the factor 1/n. Inputs are never modified, so ``overwrite_x`` is accepted and has no effect.
 
 References
 ----------
@@ -76,7 +76,9 @@ def _threads(workers: Any) -> int:
         raise ArgumentTypeError(f"workers must be a whole number, got {workers!r}") from None
     have = _settings.available_threads()
     if not -have <= count or count == 0:
-        raise ArgumentError(f"workers={count} is not accepted; use 1 or more, or -{have} to -1 to count from all {have}")
+        raise ArgumentError(
+            f"workers={count} is not accepted; use 1 or more, or -{have} to -1 to count down from all {have}"
+        )
     return count if count > 0 else count + 1 + have
 
 
@@ -124,7 +126,9 @@ def _several_axes(kind: str, forward: bool, x: Any, s: Any, axes: Any, norm: Any
         if len(set(indices)) != len(indices):
             raise ArgumentError(f"all axes must be unique, got axes={axes!r}")
         if lengths is not None and len(lengths) != len(indices):
-            raise ArgumentError(f"when given, axes and shape arguments have to be of the same length: s={s!r}, axes={axes!r}")
+            raise ArgumentError(
+                f"when given, axes and shape arguments have to be of the same length: s={s!r}, axes={axes!r}"
+            )
     else:
         count = x.ndim if lengths is None else len(lengths)
         if count > x.ndim:
@@ -281,7 +285,8 @@ def rfft(
     Returns
     -------
     array
-        Complex, ``n//2 + 1`` long on the transformed axis (the last of several); complex64 for float16 and float32 input, else complex128.
+        Complex, ``n//2 + 1`` long on the transformed axis (the last of several); complex64 for float16 and float32
+        input, else complex128.
 
     Raises
     ------
@@ -312,7 +317,8 @@ def irfft(
     x : array_like
         Real or complex array_like with at least one axis. NumPy array, torch tensor or anything NumPy reads.
     n : int, optional
-        Number of real points of the result; ``n//2 + 1`` points of the axis are used. Default: ``2*(m - 1)`` for an axis of ``m``.
+        Number of real points of the result; ``n//2 + 1`` points of the axis are used. Default: ``2*(m - 1)`` for an
+        axis of ``m``.
     axis : int, default -1
         Axis to transform.
     norm : {"backward", "ortho", "forward"}, optional
@@ -327,7 +333,8 @@ def irfft(
     Returns
     -------
     array
-        Real, ``n`` long on the transformed axis (the last of several); float32 for complex64 and float32 input, else float64.
+        Real, ``n`` long on the transformed axis (the last of several); float32 for complex64 and float32 input, else
+        float64.
 
     Raises
     ------
@@ -358,7 +365,8 @@ def hfft(
     x : array_like
         Real or complex array_like with at least one axis. NumPy array, torch tensor or anything NumPy reads.
     n : int, optional
-        Number of real points of the result; ``n//2 + 1`` points of the axis are used. Default: ``2*(m - 1)`` for an axis of ``m``.
+        Number of real points of the result; ``n//2 + 1`` points of the axis are used. Default: ``2*(m - 1)`` for an
+        axis of ``m``.
     axis : int, default -1
         Axis to transform.
     norm : {"backward", "ortho", "forward"}, optional
@@ -373,7 +381,8 @@ def hfft(
     Returns
     -------
     array
-        Real, ``n`` long on the transformed axis (the last of several); float32 for complex64 and float32 input, else float64.
+        Real, ``n`` long on the transformed axis (the last of several); float32 for complex64 and float32 input, else
+        float64.
 
     Raises
     ------
@@ -419,7 +428,8 @@ def ihfft(
     Returns
     -------
     array
-        Complex, ``n//2 + 1`` long on the transformed axis (the last of several); complex64 for float16 and float32 input, else complex128.
+        Complex, ``n//2 + 1`` long on the transformed axis (the last of several); complex64 for float16 and float32
+        input, else complex128.
 
     Raises
     ------
@@ -531,7 +541,8 @@ def rfft2(
     Returns
     -------
     array
-        Complex, ``n//2 + 1`` long on the transformed axis (the last of several); complex64 for float16 and float32 input, else complex128.
+        Complex, ``n//2 + 1`` long on the transformed axis (the last of several); complex64 for float16 and float32
+        input, else complex128.
 
     Raises
     ------
@@ -567,7 +578,8 @@ def irfft2(
     Returns
     -------
     array
-        Real, ``n`` long on the transformed axis (the last of several); float32 for complex64 and float32 input, else float64.
+        Real, ``n`` long on the transformed axis (the last of several); float32 for complex64 and float32 input, else
+        float64.
 
     Raises
     ------
@@ -603,7 +615,8 @@ def hfft2(
     Returns
     -------
     array
-        Real, ``n`` long on the transformed axis (the last of several); float32 for complex64 and float32 input, else float64.
+        Real, ``n`` long on the transformed axis (the last of several); float32 for complex64 and float32 input, else
+        float64.
 
     Raises
     ------
@@ -639,7 +652,8 @@ def ihfft2(
     Returns
     -------
     array
-        Complex, ``n//2 + 1`` long on the transformed axis (the last of several); complex64 for float16 and float32 input, else complex128.
+        Complex, ``n//2 + 1`` long on the transformed axis (the last of several); complex64 for float16 and float32
+        input, else complex128.
 
     Raises
     ------
@@ -747,7 +761,8 @@ def rfftn(
     Returns
     -------
     array
-        Complex, ``n//2 + 1`` long on the transformed axis (the last of several); complex64 for float16 and float32 input, else complex128.
+        Complex, ``n//2 + 1`` long on the transformed axis (the last of several); complex64 for float16 and float32
+        input, else complex128.
 
     Raises
     ------
@@ -783,7 +798,8 @@ def irfftn(
     Returns
     -------
     array
-        Real, ``n`` long on the transformed axis (the last of several); float32 for complex64 and float32 input, else float64.
+        Real, ``n`` long on the transformed axis (the last of several); float32 for complex64 and float32 input, else
+        float64.
 
     Raises
     ------
@@ -819,7 +835,8 @@ def hfftn(
     Returns
     -------
     array
-        Real, ``n`` long on the transformed axis (the last of several); float32 for complex64 and float32 input, else float64.
+        Real, ``n`` long on the transformed axis (the last of several); float32 for complex64 and float32 input, else
+        float64.
 
     Raises
     ------
@@ -855,7 +872,8 @@ def ihfftn(
     Returns
     -------
     array
-        Complex, ``n//2 + 1`` long on the transformed axis (the last of several); complex64 for float16 and float32 input, else complex128.
+        Complex, ``n//2 + 1`` long on the transformed axis (the last of several); complex64 for float16 and float32
+        input, else complex128.
 
     Raises
     ------

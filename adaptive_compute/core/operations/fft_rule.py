@@ -72,7 +72,7 @@ class FFT(Operation):
 
     def features(self, request: Request) -> Features:
         p = request.params
-        points, length, batch = _sizes(request)
+        _, length, batch = _sizes(request)
         prime = max((largest_prime(n) for n in p.lengths), default=1)
         factors = "2" if prime <= 2 else "smooth" if prime <= 13 else "rough"
         if len(p.axes) > 1:
@@ -121,8 +121,9 @@ class FFT(Operation):
             raise ShapeError("fft needs at least one axis; give a shape such as 4096x1024")
         if dtype not in WORKING and not dtype.startswith(("int", "uint")):
             raise DtypeError(f"dtype {dtype!r} is not one that fft computes in")
+        params = FFTParams("c2c", True, shape[-1:], (len(shape) - 1,), NONE)
         x = Operand(shape, dtype, "cpu", "numpy")
-        return Request(self, (x,), FFTParams("c2c", True, shape[-1:], (len(shape) - 1,), NONE), None, _settings.threads(_settings.current()))
+        return Request(self, (x,), params, None, _settings.threads(_settings.current()))
 
     def arrays(self, request: Request, rng: np.random.Generator) -> tuple[Any, ...]:
         x = request.first

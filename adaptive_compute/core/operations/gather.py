@@ -1,1 +1,190 @@
-OPERATIONS: tuple = ()
+"""Gather, scatter-add and segment sums along one axis, by an index or by a topology compiled from one.
+
+Sums are the same bits in every run: entries of a slot are added in their order, whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from .. import settings as _settings
+from ..array import as_array, describe
+from ..dispatcher import dispatcher
+from ..errors import ArgumentTypeError, AxisError, DtypeError, ShapeError
+from ..index_topology import IndexTopology
+from ..topology import Topology
+from .gather_rule import GATHER, SCATTER, IndexParams, round_up
+
+OPERATIONS = (GATHER, SCATTER)
+
+
+def gather(x: Any, topology_or_index: Any, axis: int = 0, *, tol: float | None = None) -> Any:
+    """Read entries from slots: ``result[e] = x[index[e]]`` along an axis.
+
+    Parameters
+    ----------
+    x : array_like
+        Any dtype of numbers or booleans, with at least one axis; ``x.shape[axis]`` slots.
+    topology_or_index : IndexTopology or array_like of int, shape (entries,)
+        Which slot each entry reads. An index is checked and compiled in every call; ``ac.Topology.from_index`` does
+        that once.
+    axis : int, default 0
+        Axis of the slots.
+    tol : float, optional
+        Accepted for the sake of uniform calls; a copy is exact.
+
+    Returns
+    -------
+    array
+        Of the kind, device and dtype of ``x``; along ``axis`` it has one element for each entry.
+
+    Raises
+    ------
+    ShapeError, DtypeError, ArgumentError
+        If an argument is not acceptable; an index out of range or negative is named with its position.
+
+    Notes
+    -----
+    Its gradient is ``scatter_add``.
+
+    Examples
+    --------
+    >>> import numpy as np, adaptive_compute as ac
+    >>> ac.gather(np.array([10.0, 20.0, 30.0]), [2, 2, 0])
+    array([30., 30., 10.])
+    """
+    x, along = _operand(x, "x", axis)
+    topology = _topology(topology_or_index, x.shape[along], f"x.shape[{along}]", "index", x)
+    return _run(GATHER, x, along, topology, tol)
+
+
+def scatter_add(
+    values: Any, topology_or_index: Any, size: int | None = None, axis: int = 0, *, tol: float | None = None
+) -> Any:
+    """Add entries into slots: ``result[s]`` is the sum of ``values[e]`` over all e with ``index[e] == s``.
+
+    Parameters
+    ----------
+    values : array_like
+        Integers, floats or complex numbers, with at least one axis; ``values.shape[axis]`` entries.
+    topology_or_index : IndexTopology or array_like of int, shape (entries,)
+        The slot of each entry. An index is checked and compiled in every call; ``ac.Topology.from_index`` does that
+        once.
+    size : int, optional
+        Number of slots; by default that of the topology, or one more than the largest index.
+    axis : int, default 0
+        Axis of the entries.
+    tol : float, optional
+        Relative L2 error that the kernel's measured error must not exceed.
+
+    Returns
+    -------
+    array
+        Of the kind, device and dtype of ``values``; along ``axis`` it has ``size`` elements, zero where nothing was
+        added. Integers wrap around.
+
+    Raises
+    ------
+    ShapeError, DtypeError, ArgumentError
+        If an argument is not acceptable; an index out of range or negative is named with its position.
+
+    Notes
+    -----
+    Deterministic: the same bits in every run. float32 and narrower sums of more than 32 entries are accumulated in
+    float64. The gradient is ``gather``.
+
+    Examples
+    --------
+    >>> import numpy as np, adaptive_compute as ac
+    >>> ac.scatter_add(np.array([1.0, 2.0, 4.0]), [2, 0, 2], size=4)
+    array([2., 0., 5., 0.])
+    """
+    return _scatter(values, topology_or_index, size, axis, tol, "index", "size")
+
+
+def segment_sum(
+    values: Any, topology_or_segment_ids: Any, num_segments: int | None = None, axis: int = 0, *,
+    tol: float | None = None,
+) -> Any:  # fmt: skip
+    """Sum the entries of each segment; ``scatter_add`` by the name and arguments that graph libraries use.
+
+    Parameters
+    ----------
+    values : array_like
+        Integers, floats or complex numbers, with at least one axis.
+    topology_or_segment_ids : IndexTopology or array_like of int, shape (entries,)
+        The segment of each entry, in any order; sorted ids are the fastest.
+    num_segments : int, optional
+        Number of segments; by default that of the topology, or one more than the largest id.
+    axis : int, default 0
+        Axis of the entries.
+    tol : float, optional
+        Relative L2 error that the kernel's measured error must not exceed.
+
+    Returns
+    -------
+    array
+        Along ``axis`` one sum for each segment; zero for an empty one.
+
+    Raises
+    ------
+    ShapeError, DtypeError, ArgumentError
+        If an argument is not acceptable; a segment id out of range or negative is named with its position.
+
+    Examples
+    --------
+    >>> import numpy as np, adaptive_compute as ac
+    >>> ac.segment_sum(np.arange(5.0), [0, 0, 1, 1, 1])
+    array([1., 9.])
+    """
+    return _scatter(values, topology_or_segment_ids, num_segments, axis, tol, "segment_ids", "num_segments")
+
+
+def _scatter(values: Any, index: Any, size: Any, axis: Any, tol: Any, index_name: str, size_name: str) -> Any:
+    values, along = _operand(values, "values", axis)
+    if describe(values).dtype == "bool":
+        raise DtypeError("values has dtype bool, which has no sum of its own; count with values of an integer dtype")
+    topology = _topology(index, size, size_name, index_name, values)
+    if topology.entries != values.shape[along]:
+        raise ShapeError(
+            f"values has {values.shape[along]} entries along axis {along} and {index_name} has {topology.entries}; "
+            "they must agree"
+        )
+    return _run(SCATTER, values, along, topology, tol)
+
+
+def _operand(x: Any, name: str, axis: Any) -> tuple[Any, int]:
+    x = as_array(x, name)
+    ndim = len(x.shape)
+    if ndim == 0:
+        raise AxisError(f"{name} is 0-dimensional: there is no axis to index")
+    try:
+        number = operator.index(axis)
+    except TypeError:
+        raise ArgumentTypeError(f"axis must be a whole number, got {axis!r}") from None
+    if not -ndim <= number < ndim:
+        raise AxisError(f"axis={number} does not exist in {name}, which has {ndim} axes")
+    return x, number % ndim
+
+
+def _topology(given: Any, size: Any, size_name: str, name: str, x: Any) -> IndexTopology:
+    """Return a compiled index of the given size, compiling it here where it is a plain one."""
+    if isinstance(given, IndexTopology):
+        if size is not None and size != given.size:
+            raise ShapeError(f"{size_name} is {size!r} and the topology has {given.size} slots; they must agree")
+        return given
+    if isinstance(given, Topology):
+        raise ArgumentTypeError(f"{name} is a mask of attention; compile an index with Topology.from_index")
+    # What a graph keeps for its backward pass must not change when the caller's array does.
+    recorded = bool(getattr(x, "requires_grad", False))
+    return IndexTopology.from_index(given, size, copy=recorded, name=name)
+
+
+def _run(family: Any, x: Any, axis: int, topology: IndexTopology, tol: Any) -> Any:
+    tol = None if tol is None else _settings.check_tol("tol", tol)
+    if family is GATHER and not getattr(x, "requires_grad", False):  # then nothing asks how the index is ordered
+        return dispatcher.run(family, IndexParams(axis, topology.size, False, 1), x, topology.index, None, tol=tol)
+    is_sorted = topology.is_dense and topology.is_sorted
+    params = IndexParams(axis, topology.size, is_sorted, round_up(topology.longest))
+    return dispatcher.run(family, params, x, topology.index, topology.starts if is_sorted else None, tol=tol)

@@ -25,12 +25,9 @@ import numpy as np
 
 from .. import settings as _settings
 from ..dispatcher import dispatcher
-from ..errors import DeviceError, NufftError
-from .nufft_arguments import (
-    check_coordinates, check_data, check_eps, check_grid, check_isign, check_modes, check_n_modes, check_options,
-    check_out, check_strengths, equivalent_modes,
-)  # fmt: skip
-from .nufft_rule import FAMILY, NufftParams
+from ..errors import DeviceError
+from .nufft_arguments import checked
+from .nufft_rule import FAMILY
 
 OPERATIONS = (FAMILY,)
 
@@ -55,7 +52,7 @@ def _transform(
                 return call(data, *points)
             except (MemoryError, DeviceError):
                 pass  # the whole path hands over to the next candidate
-    params, threads, arrays = _checked(nufft_type, points, data, targets, n_modes, out, eps, isign, options)
+    params, threads, arrays = checked(nufft_type, points, data, targets, n_modes, out, eps, isign, options)
     with _settings.using(threads=threads) if threads else nullcontext():
         result = dispatcher.run(FAMILY, params, *arrays)
     if key is not None and params.eps >= np.finfo(data.dtype).eps:  # what warns must warn again
@@ -68,41 +65,6 @@ def _transform(
 
 def _plain(data: Any, points: Sequence[Any]) -> bool:
     return type(data) is np.ndarray and all(type(x) is np.ndarray for x in points)
-
-
-def _checked(
-    nufft_type: int, points: Sequence[Any], data: Any, targets: Sequence[Any], n_modes: Any, out: Any, eps: Any,
-    isign: Any, options: Mapping[str, Any],
-) -> tuple[NufftParams, int, tuple[Any, ...]]:  # fmt: skip
-    """Return parameters, thread count (0: the settings') and operands of a call, or raise for what is wrong with it."""
-    dim, name = len(points), "f" if nufft_type == 2 else "c"
-    points, real, count = check_coordinates(points, "xyz", None)
-    targets, _, outputs = check_coordinates(targets, "stu", real)
-    data, shape = check_data(data, name, real)
-    if nufft_type == 2:
-        modes, n_trans = check_modes(shape, dim, name)
-        shape = (*shape[:-dim], count)
-    else:
-        n_trans = check_strengths(shape, count, name)
-        if nufft_type == 3:
-            modes = equivalent_modes(points, targets, "xyz"[:dim] + "stu"[:dim])
-            shape = (*shape[:-1], outputs)
-        else:
-            if n_modes is None and out is None:
-                raise NufftError("n_modes is missing: give the number of modes, or out")
-            wanted = None if n_modes is None else check_n_modes(n_modes, dim)
-            modes = wanted or ()
-            if out is not None:
-                modes, _ = check_modes(tuple(np.shape(out)), dim, "out", wanted, n_trans)
-            shape = (*shape[:-1], *modes)
-    sign = check_isign(isign, nufft_type)
-    modeord, threads, kept = check_options(options)
-    eps = check_eps(eps, real)
-    if out is not None:
-        check_out(out, shape, n_trans, data)
-    params = NufftParams(nufft_type, dim, modes, n_trans, sign, modeord, eps, kept)
-    check_grid(params, real, count, outputs)
-    return params, threads, (data, *points, *targets)
 
 
 def nufft1d1(
@@ -178,8 +140,8 @@ def nufft1d2(x: Any, f: Any, out: Any = None, eps: float = 1e-6, isign: int = -1
     Examples
     --------
     >>> import numpy as np, adaptive_compute as ac
-    >>> ac.nufft.nufft1d2(np.array([0.0, np.pi]), np.array([1, 1, 1j])).round(4).tolist()
-    [(2+1j), -1j]
+    >>> abs(ac.nufft.nufft1d2(np.array([0.0, np.pi]), np.array([1, 1, 1j]))).round(4).tolist()
+    [2.2361, 1.0]
     """
     return _transform(2, (x,), f, (), None, out, eps, isign, kwargs)
 
@@ -215,7 +177,7 @@ def nufft1d3(x: Any, c: Any, s: Any, out: Any = None, eps: float = 1e-6, isign: 
     --------
     >>> import numpy as np, adaptive_compute as ac
     >>> x, c = np.array([0.0, 1.0]), np.array([1, 1 + 0j])
-    >>> ac.nufft.nufft1d3(x, c, np.array([0.0, np.pi])).real.round(4).tolist()
+    >>> abs(ac.nufft.nufft1d3(x, c, np.array([0.0, np.pi]))).round(4).tolist()
     [2.0, 0.0]
     """
     return _transform(3, (x,), c, (s,), None, out, eps, isign, kwargs)
@@ -296,7 +258,9 @@ def nufft2d2(x: Any, y: Any, f: Any, out: Any = None, eps: float = 1e-6, isign: 
 def nufft2d3(
     x: Any, y: Any, c: Any, s: Any, t: Any, out: Any = None, eps: float = 1e-6, isign: int = 1, **kwargs: Any
 ) -> Any:
-    """Transform from points to frequencies in two dimensions: ``f[k] = sum_j c[j] exp(i isign (s[k] x[j] + t[k] y[j]))``.
+    """Transform from points to frequencies in two dimensions.
+
+    ``f[k] = sum_j c[j] exp(i isign (s[k] x[j] + t[k] y[j]))``
 
     Parameters
     ----------
@@ -325,15 +289,16 @@ def nufft2d3(
     --------
     >>> import numpy as np, adaptive_compute as ac
     >>> x, s = np.array([0.0, 1.0]), np.array([0.0, 0.0, np.pi])
-    >>> ac.nufft.nufft2d3(x, x, np.array([1, 1 + 0j]), s, 0 * s).real.round(4).tolist()
+    >>> abs(ac.nufft.nufft2d3(x, x, np.array([1, 1 + 0j]), s, 0 * s)).round(4).tolist()
     [2.0, 2.0, 0.0]
     """
     return _transform(3, (x, y), c, (s, t), None, out, eps, isign, kwargs)
 
 
 def nufft3d1(
-    x: Any, y: Any, z: Any, c: Any, n_modes: Any = None, out: Any = None, eps: float = 1e-6, isign: int = 1, **kwargs: Any
-) -> Any:
+    x: Any, y: Any, z: Any, c: Any, n_modes: Any = None, out: Any = None, eps: float = 1e-6, isign: int = 1,
+    **kwargs: Any,
+) -> Any:  # fmt: skip
     """Transform from points to modes in three dimensions.
 
     ``f[k, l, m] = sum_j c[j] exp(i isign (k x[j] + l y[j] + m z[j]))``
@@ -365,15 +330,13 @@ def nufft3d1(
     --------
     >>> import numpy as np, adaptive_compute as ac
     >>> x = np.zeros(3)
-    >>> ac.nufft.nufft3d1(x, x, x, np.ones(3, complex), 2).real.round(4).max()
-    np.float64(3.0)
+    >>> float(ac.nufft.nufft3d1(x, x, x, np.ones(3, complex), 2).real.round(4).max())
+    3.0
     """
     return _transform(1, (x, y, z), c, (), n_modes, out, eps, isign, kwargs)
 
 
-def nufft3d2(
-    x: Any, y: Any, z: Any, f: Any, out: Any = None, eps: float = 1e-6, isign: int = -1, **kwargs: Any
-) -> Any:
+def nufft3d2(x: Any, y: Any, z: Any, f: Any, out: Any = None, eps: float = 1e-6, isign: int = -1, **kwargs: Any) -> Any:
     """Transform from modes to points in three dimensions.
 
     ``c[j] = sum_klm f[k, l, m] exp(i isign (k x[j] + l y[j] + m z[j]))``

@@ -14,7 +14,7 @@ from ..array import Operand, as_array, describe, kind_of
 from ..dispatcher import physical_memory
 from ..errors import ArgumentError, DtypeError, NufftError, NufftTypeError, NufftWarning, TooLargeError
 from ..precision import COMPLEX_OF
-from .nufft_rule import DIRECT_TERMS, NufftParams, grid_bytes
+from .nufft_rule import NufftParams, direct_limit, grid_bytes
 
 # What FINUFFT's option structure holds, besides the FFTW locks that it does not show to Python.
 _WHOLE = (
@@ -34,6 +34,12 @@ def whole(value: Any, name: str) -> int:
         raise NufftTypeError(f"{name} must be a whole number, got {value!r}") from None
 
 
+def _real(value: Any, name: str) -> float:
+    if not hasattr(value, "__float__"):
+        raise NufftTypeError(f"{name} must be a number, got {value!r}")
+    return float(value)
+
+
 def check_isign(isign: Any, nufft_type: int) -> int:
     """Return the sign of the exponent as +1 or -1; None means FINUFFT's default for the type."""
     if isign is None:
@@ -43,10 +49,7 @@ def check_isign(isign: Any, nufft_type: int) -> int:
 
 def check_eps(eps: Any, real: str, stacklevel: int = 5) -> float:
     """Return the tolerance as a float, warning where the precision cannot reach it."""
-    try:
-        number = float(eps)
-    except (TypeError, ValueError):
-        raise NufftTypeError(f"eps must be a number, got {eps!r}") from None
+    number = _real(eps, "eps")
     if not (math.isfinite(number) and number >= 0):
         raise NufftError(f"eps must be a finite number that is not negative (a relative error), got {eps!r}")
     if number < _EPS[real]:
@@ -67,7 +70,9 @@ def check_options(options: Mapping[str, Any], stacklevel: int = 5) -> tuple[int,
         if name in _LOCKS:
             raise NufftTypeError(f"option {name!r} is not accepted: FFTW's locks are not for Python")
         if name == "upsampfac":
-            kept[name] = _upsampfac(value)
+            kept[name] = _real(value, name)
+            if kept[name] != 0 and not 1 < kept[name] < math.inf:
+                raise NufftError(f"upsampfac must be greater than 1, or 0 for FINUFFT's own choice, got {value!r}")
         elif name not in _WHOLE:
             warnings.warn(f"FINUFFT has no option {name!r}, which is ignored", NufftWarning, stacklevel=stacklevel)
         elif name == "modeord":
@@ -79,16 +84,6 @@ def check_options(options: Mapping[str, Any], stacklevel: int = 5) -> tuple[int,
         else:
             kept[name] = whole(value, name)
     return modeord, threads, tuple(sorted(kept.items()))
-
-
-def _upsampfac(value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise NufftTypeError(f"upsampfac must be a number, got {value!r}") from None
-    if number != 0 and not 1 < number < math.inf:
-        raise NufftError(f"upsampfac must be greater than 1, or 0 for FINUFFT's own choice, got {value!r}")
-    return number
 
 
 def _array(value: Any, name: str) -> tuple[Any, Operand]:
@@ -103,13 +98,14 @@ def _array(value: Any, name: str) -> tuple[Any, Operand]:
 
 def check_coordinates(values: Sequence[Any], names: str, real: str | None) -> tuple[list[Any], str, int]:
     """Return coordinates of one set of points as arrays, their dtype, and the number of points."""
-    arrays, count = [], 0
+    arrays: list[Any] = []
+    count = 0
     for value, name in zip(values, names):
         if value is None:
             raise NufftError(f"{name} is missing: {len(values)} dimensions need {', '.join(names[: len(values)])}")
         array, operand = _array(value, name)
         if operand.dtype not in _EPS:
-            raise NufftTypeError(f"{name} has dtype {operand.dtype}; float64 (double) and float32 (single) are accepted")
+            raise NufftTypeError(f"{name} has dtype {operand.dtype}; float64 and float32 are accepted")
         real = real or operand.dtype
         if operand.dtype != real:
             raise NufftTypeError(f"{name} has dtype {operand.dtype}; this transform's coordinates must all be {real}")
@@ -149,10 +145,11 @@ def check_modes(
     """Return the modes of each dimension and the number of transforms that an array of modes stands for."""
     if len(shape) not in (dim, dim + 1) or 0 in shape:
         raise NufftError(
-            f"{name} must have {dim} axes of modes, and may have a leading one of transforms, none empty; got shape {shape}"
+            f"{name} must have {dim} axes of modes, and may have a leading one of transforms, none of them empty; "
+            f"got shape {shape}"
         )
     modes, found = shape[-dim:], shape[0] if len(shape) > dim else 1
-    if n_modes is not None and modes != n_modes or n_trans is not None and found != n_trans:
+    if modes != (n_modes or modes) or found != (n_trans or found):
         wanted = f"{'n_modes' if n_modes is None else n_modes} modes and {n_trans or 1} transforms"
         raise NufftError(f"{name} has shape {shape}, which does not match {wanted}")
     return modes, found
@@ -211,7 +208,7 @@ def check_range(values: Any, name: str) -> tuple[float, float]:
     values = values.detach() if hasattr(values, "detach") else values
     low, high = float(values.min()), float(values.max())
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise NufftError(f"{name} holds a value that is not finite (it ranges from {low} to {high}); points must be finite")
+        raise NufftError(f"{name} is not finite everywhere (it ranges from {low} to {high}); points must be")
     return low, high
 
 
@@ -224,9 +221,44 @@ def check_grid(params: NufftParams, dtype: str, count: int, outputs: int) -> Non
     """Raise before a fast transform's grid could exceed this machine's memory, where no direct sum can stand in."""
     memory = physical_memory()
     needed = grid_bytes(params, dtype)
-    if memory is not None and needed > memory and count * outputs > DIRECT_TERMS:
+    if memory is not None and needed > memory and count * outputs > direct_limit(params):
         cause = "points times targets span" if params.type == 3 else "n_modes asks for"
         raise TooLargeError(
-            f"the {cause} a grid of about {' x '.join(map(str, params.n_modes))} modes, at least {needed / 2**30:.3g} GiB; "
+            f"{cause} a grid of about {' x '.join(map(str, params.n_modes))} modes, at least {needed / 2**30:.3g} GiB; "
             f"this machine has {memory / 2**30:.1f} GiB of memory"
         )
+
+
+def checked(
+    nufft_type: int, points: Sequence[Any], data: Any, targets: Sequence[Any], n_modes: Any, out: Any, eps: Any,
+    isign: Any, options: Mapping[str, Any],
+) -> tuple[NufftParams, int, tuple[Any, ...]]:  # fmt: skip
+    """Return parameters, thread count (0: the settings') and operands of a call, or raise for what is wrong with it."""
+    dim, name = len(points), "f" if nufft_type == 2 else "c"
+    points, real, count = check_coordinates(points, "xyz", None)
+    targets, _, outputs = check_coordinates(targets, "stu", real)
+    data, shape = check_data(data, name, real)
+    if nufft_type == 2:
+        modes, n_trans = check_modes(shape, dim, name)
+        shape = (*shape[:-dim], count)
+    else:
+        n_trans = check_strengths(shape, count, name)
+        if nufft_type == 3:
+            modes = equivalent_modes(points, targets, "xyz"[:dim] + "stu"[:dim])
+            shape = (*shape[:-1], outputs)
+        else:
+            if n_modes is None and out is None:
+                raise NufftError("n_modes is missing: give the number of modes, or out")
+            wanted = None if n_modes is None else check_n_modes(n_modes, dim)
+            modes = wanted or ()
+            if out is not None:
+                modes, _ = check_modes(tuple(np.shape(out)), dim, "out", wanted, n_trans)
+            shape = (*shape[:-1], *modes)
+    sign = check_isign(isign, nufft_type)
+    modeord, threads, kept = check_options(options)
+    eps = check_eps(eps, real)
+    if out is not None:
+        check_out(out, shape, n_trans, data)
+    params = NufftParams(nufft_type, dim, modes, n_trans, sign, modeord, eps, kept)
+    check_grid(params, real, count, outputs)
+    return params, threads, (data, *points, *targets)

@@ -13,8 +13,19 @@ from ..dispatcher import dispatcher
 from ..errors import NufftError, NufftTypeError
 from ..precision import REAL_OF
 from .nufft_arguments import (
-    check_coordinates, check_data, check_eps, check_grid, check_isign, check_modes, check_n_modes, check_options,
-    check_out, check_range, check_strengths, equivalent_modes, whole,
+    check_coordinates,
+    check_data,
+    check_eps,
+    check_grid,
+    check_isign,
+    check_modes,
+    check_n_modes,
+    check_options,
+    check_out,
+    check_range,
+    check_strengths,
+    equivalent_modes,
+    whole,
 )  # fmt: skip
 from .nufft_rule import FAMILY, NufftParams
 

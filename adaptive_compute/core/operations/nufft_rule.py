@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,8 +29,9 @@ FLOOR = {"float32": 1e-5, "float64": 0.0}
 SMALLEST_EPS = {"float32": 2.5e-6, "float64": 1e-12}
 # Tolerances that the profile measures; a request's digits are its eps between these.
 PROFILED_EPS = {"float32": (1e-2, 1e-6), "float64": (1e-2, 1e-6, 1e-12)}
-# Terms (points times modes) up to which a direct sum may be asked for.
-DIRECT_TERMS = 1 << 20
+# Terms (points times modes) up to which a direct sum is offered, by dimension. With known points it would win further
+# on; but with new ones its matrices cost more than a fast transform, from about here more than three times as much.
+_DIRECT_TERMS = {1: (1 << 16, 1 << 16, 1 << 18), 3: (1 << 14, 1 << 15, 1 << 17)}
 
 
 class NufftParams(NamedTuple):
@@ -69,6 +71,11 @@ def outputs_of(request: Request) -> int:
 def terms(request: Request) -> int:
     """Return the terms of the direct sum for one transform."""
     return points_of(request) * outputs_of(request)
+
+
+def direct_limit(params: NufftParams) -> int:
+    """Return the terms up to which a direct sum is offered."""
+    return _DIRECT_TERMS[3 if params.type == 3 else 1][params.dim - 1]
 
 
 def grid_bytes(params: NufftParams, dtype: str) -> int:
@@ -114,14 +121,11 @@ class NUFFT(Operation):
         return max(4 * max(p.eps, SMALLEST_EPS[real]) + ROUNDING[real] * max(p.n_modes), FLOOR[real])
 
     def samples(self, quick: bool) -> Iterable[Request]:
-        for real in ("float32", "float64"):
-            for eps in PROFILED_EPS[real]:
-                plain = eps == 1e-6
-                if quick and not plain:
-                    continue
-                for dim in (1, 2, 3):
-                    for nufft_type in (1, 2, 3):
-                        for n_trans, points, modes in _grid(plain, quick, nufft_type):
+        for eps in (1e-6, 1e-12, 1e-2)[: 1 if quick else 3]:  # the usual one first, in case time runs out
+            for real in ("float32", "float64"):
+                if eps in PROFILED_EPS[real]:
+                    for dim, nufft_type in product((1, 2, 3), (1, 2, 3)):
+                        for n_trans, points, modes in _grid(eps == 1e-6, quick):
                             yield sample(nufft_type, dim, real, eps, n_trans, points, modes)
 
     def held_out(self, rng: np.random.Generator) -> Request:
@@ -161,7 +165,8 @@ class NUFFT(Operation):
         p: NufftParams = request.params
         total = outputs_of(request) if p.type != 2 else points_of(request)
         summed = max(terms(request) // max(total, 1), 1)
-        keep = np.unique(np.random.default_rng(total).integers(0, max(total, 1), min(total, max(4, (1 << 16) // summed))))
+        count = min(total, max(4, (1 << 16) // summed))
+        keep = np.unique(np.random.default_rng(total).integers(0, max(total, 1), count))
         exact = reference(p, *arrays, keep=keep)
         flat = np.asarray(result).reshape(p.n_trans, -1)
         return relative_error(flat[:, keep], exact)
@@ -175,7 +180,7 @@ class NUFFT(Operation):
 FAMILY = NUFFT()
 
 
-def _grid(plain: bool, quick: bool, nufft_type: int) -> Iterable[tuple[int, int, int]]:
+def _grid(plain: bool, quick: bool) -> Iterable[tuple[int, int, int]]:
     """Yield numbers of transforms, points and modes that are worth measuring."""
     if quick:
         yield from ((1, points, modes) for points in (64, 4096) for modes in (32, 8192))
@@ -188,9 +193,7 @@ def _grid(plain: bool, quick: bool, nufft_type: int) -> Iterable[tuple[int, int,
             yield 8, points, modes
 
 
-def sample(
-    nufft_type: int, dim: int, real: str, eps: float, n_trans: int, points: int, modes: int
-) -> Request:
+def sample(nufft_type: int, dim: int, real: str, eps: float, n_trans: int, points: int, modes: int) -> Request:
     """Return a request with about this many points and modes (targets), of a shape as square as it can be."""
     side = max(round(modes ** (1 / dim)), 1)
     shape = (side,) * (dim - 1) + (max(round(modes / side ** (dim - 1)), 1),)
@@ -281,8 +284,9 @@ def _gradient(params: NufftParams, arrays: tuple[Any, ...], grad: Any) -> tuple[
 
 
 def _weighted(
-    params: NufftParams, data: Any, points: Sequence[Any], targets: Sequence[Any], dims: Sequence[int], plain: bool = False
-) -> list[Any]:
+    params: NufftParams, data: Any, points: Sequence[Any], targets: Sequence[Any], dims: Sequence[int], *,
+    plain: bool = False,
+) -> list[Any]:  # fmt: skip
     """Return the transforms of data weighted by the frequencies (type 2) or positions (type 3) of some dimensions.
 
     All of them, and of the unweighted data first if ``plain``, are one call: a transform of a stack.
