@@ -149,7 +149,8 @@ def main() -> int:
     print(f"{'':18s} {'median ms':>10s} {'quartiles':>18s} {'x ours':>8s} {'quartiles':>16s} {'error':>9s}")
     for name, row in rows.items():
         (low, middle, high), (few, ratio, many) = row["ms"], row["ratio"]
-        print(f"{name:18s} {middle:10.2f} {low:8.2f} .. {high:6.2f} {ratio:8.2f} {few:6.2f} .. {many:6.2f} {row['error']:9.1e}")
+        times_shown = f"{middle:10.2f} {low:8.2f} .. {high:6.2f}"
+        print(f"{name:18s} {times_shown} {ratio:8.2f} {few:6.2f} .. {many:6.2f} {row['error']:9.1e}")
     for name, reason in missing.items():
         print(f"{name:18s} absent: {reason}")
     others = [statistics.median(times[name]) for name in times if name != "adaptive_compute"]

@@ -19,8 +19,8 @@ from .expression import Node, const, expand, make, ordered, variable
 from .program import Builder
 
 _CONSTANT = frozenset((
-    "floor", "ceil", "rint", "sign", "floor_divide", "greater", "greater_equal", "less", "less_equal", "equal", "not_equal",
-    "logical_and", "logical_or", "logical_xor", "logical_not", "isfinite", "isinf", "isnan",
+    "floor", "ceil", "rint", "sign", "floor_divide", "greater", "greater_equal", "less", "less_equal", "equal",
+    "not_equal", "logical_and", "logical_or", "logical_xor", "logical_not", "isfinite", "isinf", "isnan",
 ))  # fmt: skip
 _BY_EXPANSION = frozenset(("gelu", "gelu_tanh", "angle"))
 _REAL_ONLY = frozenset(("sign", "arctan2", "erf", "maximum", "minimum", "clip", "relu", "remainder"))
@@ -120,7 +120,8 @@ def gradients(root: Node, dtypes: tuple[str, ...], grad: int, grad_dtype: str) -
         if node not in adjoint or not differentiable[node] or not node.children:
             continue
         is_complex = dtype(node).startswith("complex")
-        for child, part in _passed_on(node, adjoint[node], is_complex, [differentiable[c] for c in node.children], dtype):
+        wanted = [differentiable[child] for child in node.children]
+        for child, part in _passed_on(node, adjoint[node], is_complex, wanted, dtype):
             if not dtype(child).startswith("complex") and dtype(part).startswith("complex"):
                 part = make("real", part)
             adjoint[child] = _add(adjoint[child], part) if child in adjoint else part
@@ -203,7 +204,8 @@ def _several(op: str, node: Node, g: Node, conj: Callable[[Node], Node]) -> list
         return [g, _minus(_times(g, make("floor_divide", x, y)))]
     if op == "clip":
         low, high = node.children[1:]
-        above = make("greater", make("maximum", x, low), high)  # the upper end wins where the ends are the wrong way round
+        # The upper end wins where the two are the wrong way round.
+        above = make("greater", make("maximum", x, low), high)
         below = make("less", x, low)
         inside = make("where", above, ZERO, g)
         return [

@@ -26,12 +26,13 @@ DEEPEST = 200  # nested operations: passes over an expression recurse once a lev
 UFUNCS = {
     **dict.fromkeys((
         "add", "subtract", "multiply", "divide", "floor_divide", "remainder", "power", "arctan2", "maximum", "minimum",
-        "greater", "greater_equal", "less", "less_equal", "equal", "not_equal", "logical_and", "logical_or", "logical_xor",
+        "greater", "greater_equal", "less", "less_equal", "equal", "not_equal",
+        "logical_and", "logical_or", "logical_xor",
     ), 2),
     **dict.fromkeys((
-        "negative", "positive", "reciprocal", "absolute", "sign", "square", "sqrt", "exp", "exp2", "expm1", "log", "log2",
-        "log10", "log1p", "sin", "cos", "tan", "sinh", "cosh", "tanh", "arcsin", "arccos", "arctan", "arcsinh", "arccosh",
-        "arctanh", "floor", "ceil", "rint", "conjugate", "logical_not", "isfinite", "isinf", "isnan",
+        "negative", "positive", "reciprocal", "absolute", "sign", "square", "sqrt", "exp", "exp2", "expm1", "log",
+        "log2", "log10", "log1p", "sin", "cos", "tan", "sinh", "cosh", "tanh", "arcsin", "arccos", "arctan", "arcsinh",
+        "arccosh", "arctanh", "floor", "ceil", "rint", "conjugate", "logical_not", "isfinite", "isinf", "isnan",
     ), 1),
 }  # fmt: skip
 # What every backend computes besides, and what is made of the others (see EXPANSIONS).

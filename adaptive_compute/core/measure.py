@@ -94,18 +94,18 @@ def measure(
     names = _named(registry.backends(), backends, "backend")
     devices = [d for d in registry.devices() if registry.backend_of(d).name in names]
     start = time.perf_counter()
-    clock = _Clock(budget or (QUICK_SECONDS if quick else FULL_SECONDS), start)
     profile = Profile({d: Section(dict(registry.backend_of(d).validators(d))) for d in devices})
     for device in devices:
         backend = registry.backend_of(device)
         if device != "cpu":
             section = profile.sections[device]
             section.up, section.down = _links(backend, device)
-    profile.views = _views({k.native for name in chosen for k in registry.kernels(name) if k.device == "cpu"})
+    profile.views = _views(registry, chosen)
     work = [(known[name], request) for name in chosen for request in known[name].samples(quick)]
-    clock.points = len(work)
-    left_out = 0
     rng = np.random.default_rng(0)
+    rng.shuffle(work)  # so that what a slow machine must leave out is spread over all families and classes
+    left_out = 0
+    clock = _Clock(budget or (QUICK_SECONDS if quick else FULL_SECONDS), len(work))
     for done, (operation, request) in enumerate(work):
         if report is not None:
             report(Progress(done, len(work), operation.name))
@@ -136,8 +136,8 @@ def _named(known: Collection[str], asked: Collection[str] | None, what: str) -> 
 class _Clock:
     """Shares a time budget out over the points that are left."""
 
-    def __init__(self, budget: float, start: float) -> None:
-        self.budget, self.start, self.points = budget, start, 1
+    def __init__(self, budget: float, points: int) -> None:
+        self.budget, self.points, self.start = budget, points, time.perf_counter()
         self.share = 0.0
 
     def begin(self, done: int) -> None:
@@ -300,15 +300,18 @@ def _fit_link(times: dict[int, float]) -> Link:
     return Link(max(times[small] - small / bandwidth, 0.0), bandwidth)
 
 
-def _views(kinds: Collection[str]) -> dict[str, float]:
-    """Measure what viewing a host array as another kind costs."""
+def _views(registry: Registry, chosen: Collection[str]) -> dict[str, float]:
+    """Measure what viewing a host array as another kind costs; this also loads the libraries of those kinds."""
     views: dict[str, float] = {}
     base = np.ones(4)
-    for name in kinds:
+    for name in {k.native for operation in chosen for k in registry.kernels(operation) if k.device == "cpu"}:
         if name == "numpy":
             continue
         kind = kind_named(name)
-        other = kind.from_numpy(base)
+        try:
+            other = kind.from_numpy(base)
+        except ImportError:
+            continue  # its kernels say so themselves when they are asked whether they support a request
         for label, function, value in (
             (f"numpy->{name}", kind.from_numpy, base), (f"{name}->numpy", kind.to_numpy, other),
         ):  # fmt: skip

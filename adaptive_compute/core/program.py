@@ -34,7 +34,7 @@ class Value(NamedTuple):
     """One step of a program: what is computed from which earlier values.
 
     ``op`` is a function's name, ``"cast"``, or a leaf (``"var"`` and ``"scalar"``: an operand by its number,
-    ``"const"``: a number; the number is ``data``). ``loop`` is the dtype of the arguments, ``dtype`` that of the result.
+    ``"const"``: a number; the number is ``data``). ``loop`` is the dtype of the arguments, ``dtype`` the result's.
     """
 
     op: str

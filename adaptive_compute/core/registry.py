@@ -57,12 +57,19 @@ class Registry:
         assert self._backends is not None
         kernels: dict[str, list[Kernel]] = {}
         devices: dict[str, Backend] = {}
-        for backend in self._backends.values():
-            if backend.available() is not True:
+        for name, backend in list(self._backends.items()):
+            try:
+                if backend.available() is not True:
+                    continue
+                found, offered = list(backend.devices()), list(backend.kernels())
+            except Exception as error:  # as above: what one backend gets wrong must not stop the others
+                if name in BUILT_IN:
+                    raise
+                self._failed[name] = f"{type(error).__name__}: {error}"
+                del self._backends[name]
                 continue
-            for device in backend.devices():
-                devices[device] = backend
-            for kernel in backend.kernels():
+            devices.update(dict.fromkeys(found, backend))
+            for kernel in offered:
                 kernels.setdefault(kernel.operation, []).append(kernel)
         self._kernels, self._devices = kernels, devices
 

@@ -51,7 +51,15 @@ BINARY = {
     "minimum": False, "floor_divide": False, "remainder": False,
 }  # fmt: skip
 TRUTH = (
-    "greater", "greater_equal", "less", "less_equal", "equal", "not_equal", "logical_and", "logical_or", "logical_xor",
+    "greater",
+    "greater_equal",
+    "less",
+    "less_equal",
+    "equal",
+    "not_equal",
+    "logical_and",
+    "logical_or",
+    "logical_xor",
 )
 
 
@@ -61,8 +69,9 @@ def run(kernel, function, *args, **kwargs):
         try:
             return function(*args, **kwargs)
         except NoKernelError as refusal:
-            assert str(refusal).partition(f"{kernel.name} on {kernel.device}: ")[2].strip()
-            return None
+            reason = str(refusal).partition(f"{kernel.name} on {kernel.device}: ")[2]
+    assert reason.strip()
+    return None
 
 
 def values(dtype, low, high, shape, seed=0):
@@ -168,9 +177,15 @@ def test_expression_of_many_operations(kernel, dtype, size):
     for text, reference in (
         ("a*b + sin(a)*exp(-b)", x * y + np.sin(x) * np.exp(-y)),
         ("sqrt(a**2 + b**2) - tanh(a)*(1 - b)/3", np.sqrt(x**2 + y**2) - np.tanh(x) * (1 - y) / 3),
-        ("where(a > b, a*b, a - 2*b) * pi + e", np.where(x > y, x * y, x - 2 * y) * np.longdouble(np.pi) + np.longdouble(np.e)),
+        (
+            "where(a > b, a*b, a - 2*b) * pi + e",
+            np.where(x > y, x * y, x - 2 * y) * np.longdouble(np.pi) + np.longdouble(np.e),
+        ),
         ("(a*b - a)*(b*a - b) - a*b", (x * y - x) * (y * x - y) - x * y),
-        ("where(where(a > 0, b, a) > 0, where(b > 0, a, b), a)", np.where(np.where(x > 0, y, x) > 0, np.where(y > 0, x, y), x)),
+        (
+            "where(where(a > 0, b, a) > 0, where(b > 0, a, b), a)",
+            np.where(np.where(x > 0, y, x) > 0, np.where(y > 0, x, y), x),
+        ),
     ):
         result = run(kernel, ac.evaluate, text, a=a, b=b)
         if result is not None:
@@ -195,7 +210,9 @@ def test_broadcasting_and_strides(kernel, data):
     a, b, c = operands
     result = run(kernel, ac.evaluate, "a*b + sin(c)*exp(-b) - where(c > b, a, 2*c)", a=a, b=b, c=c)
     if result is not None:
-        np.testing.assert_allclose(result, a * b + np.sin(c) * np.exp(-b) - np.where(c > b, a, 2 * c), rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(
+            result, a * b + np.sin(c) * np.exp(-b) - np.where(c > b, a, 2 * c), rtol=1e-12, atol=1e-13
+        )
         assert result.shape == shapes.result_shape
         for x, kept in zip(operands, before):
             np.testing.assert_array_equal(x, kept)
@@ -240,23 +257,22 @@ def test_no_axes_no_elements_one_element(kernel, shape):
 @pytest.mark.parametrize("size", [6, LARGE])
 def test_nan_and_infinity_pass_without_a_warning(kernel, size):
     x = np.resize(np.array([np.nan, np.inf, -np.inf, 0.0, -1.0, 1e38], np.float32), size)
-    for text in ("1/x", "log(x)", "x*x - x*x", "exp(x)", "sqrt(x)", "maximum(x, 0)", "minimum(0, x)", "x % 0", "arcsin(x)"):
+    with np.errstate(all="ignore"):
+        expected = {
+            "1/x": 1 / x, "log(x)": np.log(x), "x*x - x*x": x * x - x * x, "exp(x)": np.exp(x), "sqrt(x)": np.sqrt(x),
+            "maximum(x, 0)": np.maximum(x, 0), "minimum(0, x)": np.minimum(0, x), "x % 0": x % np.float32(0),
+            "arcsin(x)": np.arcsin(x),
+        }  # fmt: skip
+    for text, reference in expected.items():
         result = run(kernel, ac.evaluate, text, x=x)
         if result is not None:
-            with np.errstate(all="ignore"):
-                names = {"x": x, "log": np.log, "exp": np.exp, "sqrt": np.sqrt, "maximum": np.maximum}
-                names |= {"minimum": np.minimum, "arcsin": np.arcsin}
-                expected = {
-                    "1/x": lambda: 1 / x, "log(x)": lambda: np.log(x), "x*x - x*x": lambda: x * x - x * x,
-                    "exp(x)": lambda: np.exp(x), "sqrt(x)": lambda: np.sqrt(x), "maximum(x, 0)": lambda: np.maximum(x, 0),
-                    "minimum(0, x)": lambda: np.minimum(0, x), "x % 0": lambda: x % np.float32(0),
-                    "arcsin(x)": lambda: np.arcsin(x),
-                }[text]()  # fmt: skip
-            np.testing.assert_array_equal(np.isnan(result), np.isnan(expected), err_msg=text)
-            np.testing.assert_allclose(result, expected, rtol=1e-6, err_msg=text)
+            np.testing.assert_array_equal(np.isnan(result), np.isnan(reference), err_msg=text)
+            np.testing.assert_allclose(result, reference, rtol=1e-6, err_msg=text)
 
 
-@pytest.mark.parametrize("x", ["bool", "int8", "uint8", "int32", "int64", "uint64", "float16", "float32", "float64", "complex64"])
+@pytest.mark.parametrize(
+    "x", ["bool", "int8", "uint8", "int32", "int64", "uint64", "float16", "float32", "float64", "complex64"]
+)
 @pytest.mark.parametrize("y", ["bool", "int16", "int64", "float16", "float32", "complex128", 2, 0.5, 1j, True])
 def test_dtypes_are_those_of_numpy_2(kernel, x, y):
     if np.lib.NumpyVersion(np.__version__) < "2.0.0":
@@ -350,12 +366,26 @@ def test_torch_in_torch_out(kernel):
 
 
 REAL_GRADIENTS = [
-    "a*b + sin(a)*exp(-b)", "a/b - sqrt(a)*b**3", "a**b + b**2.5", "maximum(a, b)*minimum(a, 0.7)", "where(a > b, a*b, b)",
-    "gelu(a)*silu(b) + softplus(a - b)", "gelu_tanh(a) + sigmoid(b)*relu(a - 0.6)", "tanh(a) + sinh(b)*cosh(a) + tan(a)",
-    "arcsin(a/2) + arccos(b/2) + arctan(a*b)", "arctan2(a, b)", "log(a) + log2(b) + log10(a) + log1p(b) + expm1(a) + exp2(b)",
-    "arcsinh(a) + arccosh(1 + b) + arctanh(a/3)", "rsqrt(a) + reciprocal(b) - abs(a - b) + square(a)", "erf(a)*floor(3*b)",
-    "clip(a, 0.3, b)", "a % b", "cos(a)*abs(-b)", "a + 0*b", "real(a)*conj(b)",
-]  # fmt: skip
+    "a*b + sin(a)*exp(-b)",
+    "a/b - sqrt(a)*b**3",
+    "a**b + b**2.5",
+    "maximum(a, b)*minimum(a, 0.7)",
+    "where(a > b, a*b, b)",
+    "gelu(a)*silu(b) + softplus(a - b)",
+    "gelu_tanh(a) + sigmoid(b)*relu(a - 0.6)",
+    "tanh(a) + sinh(b)*cosh(a) + tan(a)",
+    "arcsin(a/2) + arccos(b/2) + arctan(a*b)",
+    "arctan2(a, b)",
+    "log(a) + log2(b) + log10(a) + log1p(b) + expm1(a) + exp2(b)",
+    "arcsinh(a) + arccosh(1 + b) + arctanh(a/3)",
+    "rsqrt(a) + reciprocal(b) - abs(a - b) + square(a)",
+    "erf(a)*floor(3*b)",
+    "clip(a, 0.3, b)",
+    "a % b",
+    "cos(a)*abs(-b)",
+    "a + 0*b",
+    "real(a)*conj(b)",
+]
 
 
 @pytest.mark.parametrize("text", REAL_GRADIENTS)

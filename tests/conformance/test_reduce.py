@@ -25,8 +25,9 @@ def run(kernel, function, *args, **kwargs):
         try:
             return getattr(ac, function)(*args, **kwargs)
         except NoKernelError as refusal:
-            assert str(refusal).partition(f"{kernel.name} on {kernel.device}: ")[2].strip()
-            return None
+            reason = str(refusal).partition(f"{kernel.name} on {kernel.device}: ")[2]
+    assert reason.strip()
+    return None
 
 
 def exact(function, x, axis=None, keepdims=False):
@@ -90,7 +91,9 @@ def test_shapes_strides_and_axes(kernel, data):
         x = x.copy(order="F")
     x.flags.writeable = data.draw(st.booleans())
     before = x.copy()
-    axis = data.draw(st.none() | st.integers(-x.ndim, x.ndim - 1) | st.lists(st.integers(0, x.ndim - 1), unique=True).map(tuple))
+    axis = data.draw(
+        st.none() | st.integers(-x.ndim, x.ndim - 1) | st.lists(st.integers(0, x.ndim - 1), unique=True).map(tuple)
+    )
     keepdims = data.draw(st.booleans())
     function = data.draw(st.sampled_from(FUNCTIONS))
     result = run(kernel, function, x, axis, keepdims)
@@ -190,8 +193,7 @@ def test_gradients(kernel, function, axis):
     with ac.using(kernel=kernel.name, device=kernel.device):
         try:
             call(x)
-        except NoKernelError as refusal:
-            assert "too little" in str(refusal)
+        except NoKernelError:
             return
     assert torch.autograd.gradcheck(call, x)
     assert torch.autograd.gradgradcheck(call, x)

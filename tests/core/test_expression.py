@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import threading
 import warnings
@@ -21,34 +22,71 @@ A = np.array([0.25, 0.5, 0.75])
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "function"),
     [
-        "a + 1", "-a * +a", "a ** 2 / 3 - 4 // 2 % 3", "a < 0.5", "a == a", "sin(a)", "where(a > 0.4, a, 2 * a)", "  a ",
-        "arctan2(a, 2)", "maximum(a, pi) + e", "1e3 * a + 2j", "(\na\n+\na\n)", "abs(a) + round(a) + conj(a)",
+        ("a + 1", lambda a: a + 1),
+        ("-a * +a", lambda a: -a * +a),
+        ("a ** 2 / 3 - 4 // 2 % 3", lambda a: a**2 / 3 - 4 // 2 % 3),
+        ("a ** -2 ** 2", lambda a: a ** -(2**2)),
+        ("a < 0.5", lambda a: a < 0.5),
+        ("a == a", lambda a: a == np.array(a)),
+        ("sin(a)", np.sin),
+        ("where(a > 0.4, a, 2 * a)", lambda a: np.where(a > 0.4, a, 2 * a)),
+        ("  a ", lambda a: a),
+        ("arctan2(a, 2)", lambda a: np.arctan2(a, 2)),
+        ("maximum(a, pi) + e", lambda a: np.maximum(a, np.pi) + np.e),
+        ("1e3 * a + 2j", lambda a: 1e3 * a + 2j),
+        ("(\na\n+\na\n)", lambda a: a + a),
+        ("abs(a) + round(a) + conj(a)", lambda a: np.abs(a) + np.round(a) + np.conj(a)),
     ],
-)  # fmt: skip
-def test_accepted_text_gives_what_numpy_gives(text):
-    names = {n: getattr(np, n) for n in ("sin", "where", "arctan2", "maximum", "abs", "round", "conj")}
-    expected = eval(text.strip(), {"__builtins__": {}}, {**names, "a": A, "pi": np.pi, "e": np.e})  # noqa: S307
-    np.testing.assert_allclose(ac.evaluate(text, a=A), expected, rtol=1e-14)
+)
+def test_accepted_text_gives_what_numpy_gives(text, function):
+    np.testing.assert_allclose(ac.evaluate(text, a=A), function(A), rtol=1e-14)
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("a.shape", "not allowed"), ("a[0]", "not allowed"), ("__import__('os')", "'__import__' is not allowed"),
-        ("open(a)", "'open' is not allowed"), ("a if a else a", "not allowed"), ("[a]", "not allowed"),
-        ("(a, a)", "not allowed"), ("lambda: a", "not allowed"), ("a and a", "not allowed"), ("not a", "not allowed"),
-        ("a & 1", "not allowed"), ("~a", "not allowed"), ("'text'", "not allowed"), ("f'{a}'", "not allowed"),
-        ("None", "not allowed"), ("True", "not allowed"), ("(a := 1)", "not allowed"), ("[x for x in a]", "not allowed"),
-        ("a.__class__.__bases__", "not allowed"), ("a < 1 < 2", "chained"), ("b", "'b' is unknown"),
-        ("sin", "is a function"), ("sin(a, a)", "takes 1"), ("sin(x=a)", "plain arguments"), ("sin(*a)", "plain arguments"),
-        ("np.sin(a)", "not allowed"), ("a +", "not an expression"), ("", "not an expression"), ("a = 1", "not an expression"),
-        ("import os", "not an expression"), ("a; a", "not an expression"), ("a\x00", "not an expression"),
-        ("(" * 500 + "a" + ")" * 500, ""), ("-" * 300 + "a", "nested"), ("+".join(["a"] * 5000), ""),
-        ("a" * 30_000, "characters long"), ("sin(" * 150 + "a" + ")" * 150 + "+ +" * 90 + "a", ""), ("9" * 5000 + "*a", ""),
+        ("a.shape", "not allowed"),
+        ("a[0]", "not allowed"),
+        ("__import__('os')", "'__import__' is not allowed"),
+        ("open(a)", "'open' is not allowed"),
+        ("a if a else a", "not allowed"),
+        ("[a]", "not allowed"),
+        ("(a, a)", "not allowed"),
+        ("lambda: a", "not allowed"),
+        ("a and a", "not allowed"),
+        ("not a", "not allowed"),
+        ("a & 1", "not allowed"),
+        ("~a", "not allowed"),
+        ("'text'", "not allowed"),
+        ("f'{a}'", "not allowed"),
+        ("None", "not allowed"),
+        ("True", "not allowed"),
+        ("(a := 1)", "not allowed"),
+        ("[x for x in a]", "not allowed"),
+        ("a.__class__.__bases__", "not allowed"),
+        ("a < 1 < 2", "chained"),
+        ("b", "'b' is unknown"),
+        ("sin", "is a function"),
+        ("sin(a, a)", "takes 1"),
+        ("sin(x=a)", "plain arguments"),
+        ("sin(*a)", "plain arguments"),
+        ("np.sin(a)", "not allowed"),
+        ("a +", "not an expression"),
+        ("", "not an expression"),
+        ("a = 1", "not an expression"),
+        ("import os", "not an expression"),
+        ("a; a", "not an expression"),
+        ("a\x00", "not an expression"),
+        ("(" * 500 + "a" + ")" * 500, "not an expression|nested"),
+        ("-" * 300 + "a", "nested"),
+        ("+".join(["a"] * 5000), "nested"),
+        ("a" * 30_000, "characters long"),
+        ("sin(" * 150 + "a" + ")" * 150 + "+ +" * 150 + "a", "nested"),
+        ("9" * 5000 + "*a", "not an expression|does not fit"),
     ],
-)  # fmt: skip
+)
 def test_everything_else_is_refused(text, reason):
     with pytest.raises(ExpressionError, match=reason):
         ac.evaluate(text, a=A)
@@ -58,10 +96,8 @@ def test_everything_else_is_refused(text, reason):
 @given(text=st.text(alphabet="ab0123456789.+-*/%()<>=!, sinexpwhr_jJ\n'[]{}:", max_size=40))
 def test_no_text_gets_past_the_parser(text):
     """Random text is either an expression of the arrays or a clear error; never anything else."""
-    try:
-        parse(text, ("a", "b"))
-    except ExpressionError as error:
-        assert str(error)
+    with contextlib.suppress(ExpressionError):
+        assert parse(text, ("a", "b")).op
 
 
 def test_names_of_arrays():
@@ -157,7 +193,7 @@ def test_a_function_of_torch_runs_under_vmap_and_says_so_once():
 
     @ac.elementwise
     def function(x, y):
-        return torch.special.bessel_j0(x) + y
+        return torch.special.i0(x) + y
 
     x = torch.tensor([[0.0], [1.0]], dtype=torch.float64, requires_grad=True)
     with pytest.warns(UntraceableWarning, match=r"function cannot be traced .*torch.vmap"):
@@ -165,11 +201,11 @@ def test_a_function_of_torch_runs_under_vmap_and_says_so_once():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         again = function(x.detach().numpy(), np.ones(3))
-    torch.testing.assert_close(result.detach(), torch.special.bessel_j0(x.detach()) + torch.ones(3, dtype=torch.float64))
+    torch.testing.assert_close(result.detach(), torch.special.i0(x.detach()) + torch.ones(3, dtype=torch.float64))
     assert isinstance(again, np.ndarray)
     np.testing.assert_array_equal(again, result.detach().numpy())
     result.sum().backward()
-    torch.testing.assert_close(x.grad, -3 * torch.special.bessel_j1(x.detach()))
+    torch.testing.assert_close(x.grad, 3 * torch.special.i1(x.detach()))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert function(np.ones((0, 3)), np.ones(3)).shape == (0, 3)
@@ -182,7 +218,10 @@ def test_a_branch_on_a_value_gives_both_reasons():
     def function(x):
         return x if x > 0 else -x
 
-    with pytest.warns(UntraceableWarning), pytest.raises(ExpressionError, match=r"neither traced \(a branch depends.*vmap"):
+    with (
+        pytest.warns(UntraceableWarning),
+        pytest.raises(ExpressionError, match=r"neither traced \(a branch depends.*vmap"),
+    ):
         function(A)
 
 

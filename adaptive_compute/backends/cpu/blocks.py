@@ -7,7 +7,8 @@ so that the cost of writing it for the first time hides behind a step that compu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ...core.array import itemsize
@@ -27,7 +28,7 @@ SMALL = 1 << 17  # bytes of a stage that takes its temporaries from the allocato
 
 
 class Source(NamedTuple):
-    """Where an input of a stage comes from: ``"var"``, ``"scalar"``, ``"const"``, or ``"stage"`` (an earlier result)."""
+    """Where an input comes from: ``"var"``, ``"scalar"``, ``"const"``, or ``"stage"`` (an earlier stage's result)."""
 
     origin: str
     data: Any
@@ -65,7 +66,7 @@ class Stage(NamedTuple):
 
 
 def stages(
-    steps: Program, operands: Sequence[tuple[int, ...]], fuse: bool, in_place: dict[str, tuple[int, ...]]
+    steps: Program, operands: Sequence[tuple[int, ...]], fuse: bool, in_place: Mapping[str, tuple[int, ...]]
 ) -> list[Stage]:
     """Divide a program into stages: what depends on small operands only is computed once, at its own size.
 
@@ -91,7 +92,7 @@ def stages(
 
 def _stage(
     values: list[Value], found: list[tuple[int, ...]], root: int, roots: list[int], fuse: bool,
-    in_place: dict[str, tuple[int, ...]],
+    in_place: Mapping[str, tuple[int, ...]],
 ) -> Stage:  # fmt: skip
     def inside(index: int) -> bool:
         return bool(values[index].args) and (index == root or index not in roots)
@@ -155,7 +156,7 @@ def _fused(values: list[Value], root: int, inside: Callable[[int], bool]) -> lis
 
 
 def _registers(
-    order: list[tuple[int, Value]], slots: dict[int, int], dtype: str, in_place: dict[str, tuple[int, ...]]
+    order: list[tuple[int, Value]], slots: dict[int, int], dtype: str, in_place: Mapping[str, tuple[int, ...]]
 ) -> tuple[tuple[Step, ...], tuple[str, ...]]:
     """Give every step's result a slot: the result's own block, a temporary that is free, or a new one."""
     slots = dict(slots)
@@ -195,7 +196,7 @@ def _registers(
 class Library:
     """What a stage asks of NumPy or torch."""
 
-    in_place: dict[str, tuple[int, ...]] = {}  # noqa: RUF012 - a constant of the class
+    in_place: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     fuses = False
     torch = False
 

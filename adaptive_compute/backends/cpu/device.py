@@ -31,7 +31,10 @@ def installed(library: str) -> bool:
 
 def needs(library: str) -> bool | str:
     """Return True, or the reason to give where a kernel's library is missing."""
-    return True if installed(library) else f"{library} is not installed (pip install 'adaptive-compute[{library}]')"
+    if installed(library):
+        return True
+    wanted = "'adaptive-compute[torch]'" if library == "torch" else library
+    return f"{library} is not installed (pip install {wanted})"
 
 
 @contextmanager

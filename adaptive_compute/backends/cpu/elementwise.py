@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,10 @@ from ...core.operation import Request
 from ...core.profile import Curve, Estimate
 from ...core.program import Program, program
 from ..base import Kernel, Plan
+from . import pool
 from .blocks import BoundStage, Library, Stage, run_all, stages
 from .device import needs, torch_threads
 from .elementwise_model import estimate
-from . import pool
 
 
 def kernels() -> Sequence[Kernel]:
@@ -78,10 +79,18 @@ def _numpy_cast(x: Any, out: Any) -> None:
     np.copyto(out, x, casting="unsafe")
 
 
+_NUMPY_OWN: dict[str, Callable[..., Any]] = {
+    "where": _numpy_where,
+    "imag": _numpy_imag,
+    "real": _numpy_real,
+    "cast": _numpy_cast,
+}
+
+
 class NumpyLibrary(Library):
     """NumPy's ufuncs, and SciPy's where NumPy has none."""
 
-    in_place = {"where": (2,)}  # noqa: RUF012 - a constant of the class
+    in_place = MappingProxyType({"where": (2,)})
 
     def function(self, op: str, loop: str) -> Callable[..., Any]:
         if op in UFUNCS:
@@ -90,7 +99,7 @@ class NumpyLibrary(Library):
             from scipy.special import erf
 
             return erf
-        return {"where": _numpy_where, "imag": _numpy_imag, "real": _numpy_real, "cast": _numpy_cast}[op]
+        return _NUMPY_OWN[op]
 
     def constant(self, value: Any, dtype: str) -> Any:
         return np.asarray(value, dtype)
@@ -157,7 +166,7 @@ class NumpyBlocked(_Elementwise):
 
 
 def _stages_of(
-    request: Request, native: frozenset[str], fuse: bool, in_place: dict[str, tuple[int, ...]]
+    request: Request, native: frozenset[str], fuse: bool, in_place: Mapping[str, tuple[int, ...]]
 ) -> list[Stage]:
     shapes = [operand.shape for operand in request.operands if operand is not None]
     return stages(_program(request, native), shapes, fuse, in_place)

@@ -12,15 +12,16 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from ...core.array import itemsize
-from ...core.profile import Curve, Estimate
 from ...core.operation import log2
 from ...core.operations.elementwise_rule import COPIES, MEASURED
+from ...core.profile import Curve, Estimate
 from .blocks import Stage
 
 # What stands in for a step that is not measured itself: a step that is, and how much longer it takes.
 _LIKE: dict[str, tuple[str, float]] = {
-    **dict.fromkeys(("add", "subtract", "negative", "square", "minimum", "logical_and", "logical_or", "logical_xor"), ("multiply", 1.0)),
-    **dict.fromkeys(("logical_not", "isnan", "isinf", "isfinite", "real", "imag", "conjugate", "sign"), ("multiply", 1.0)),
+    **dict.fromkeys(("add", "subtract", "negative", "square", "real", "imag", "conjugate", "sign"), ("multiply", 1.0)),
+    **dict.fromkeys(("logical_and", "logical_or", "logical_xor", "logical_not"), ("multiply", 1.0)),
+    **dict.fromkeys(("isnan", "isinf", "isfinite"), ("multiply", 1.0)),
     **dict.fromkeys(("less", "less_equal", "greater_equal", "equal", "not_equal"), ("greater", 1.0)),
     **dict.fromkeys(("ceil", "rint"), ("floor", 1.0)),
     "subtract_product": ("add_product", 1.0), "minimum": ("maximum", 1.0), "relu": ("maximum", 1.0),

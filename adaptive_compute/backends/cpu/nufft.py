@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from ...core.errors import NufftError, NufftWarning
 from ...core.operation import Features, Request, log2
 from ...core.operations.nufft_rule import (
     FLOOR,
-    PROFILED_EPS,
     ROUNDING,
+    SMALLEST_EPS,
+    USUAL_EPS,
     NufftParams,
     check_finite,
     coordinate_names,
@@ -214,27 +216,33 @@ class Finufft(Kernel):
         return PointsPlan(request, make, prepare, execute, nbytes)
 
     def estimate(self, request: Request, curves: Mapping[str, Curve]) -> Estimate | None:
-        """Predict the time as usual, and the error by the two terms of the tolerance's rule."""
-        features = self.features(request)
-        curve = curves.get(features.name)
-        return None if curve is None else curve.at(features.at)._replace(error=_error(curve, request))
+        """Predict the time for one transform as usual, and take from the usual eps how much longer several take."""
+        name, (eps, n_trans, *sizes) = self.features(request)
+        curve = curves.get(name)
+        if curve is None:
+            return None
+        found = curve.at((eps, 0.0, *sizes))
+        if n_trans:
+            several, one = (curve.at((-math.log2(USUAL_EPS), n, *sizes)) for n in (n_trans, 0.0))
+            seconds = found.seconds * max(several.seconds / one.seconds, 1.0)
+            found = found._replace(seconds=seconds, extrapolated=found.extrapolated or several.extrapolated)
+        return found._replace(error=_error(curve, request))
 
 
-def _error(curve: Curve, request: Request) -> float | None:
-    """Predict the error as so many times eps plus so many times the rounding, the worst that was measured of each.
+def _error(curve: Curve, request: Request) -> float:
+    """Predict the error as so many times eps plus so many times the rounding, the median of what was measured of each.
 
-    The points of a curve cannot be interpolated for it: their errors differ because they were asked to.
+    A curve cannot interpolate it: from one point to the next it changes as eps does, not as sizes do.
     """
     p, real = request.params, REAL_OF[request.first.dtype]
-    of_eps = of_rounding = 0.0
+    of_eps, of_rounding = [], []
     for point in curve.points:
         if point.error is not None:
             eps, rounding = 2.0 ** -point.at[0], _rounding(2.0 ** (point.at[3] / p.dim), real)
-            if eps > rounding:
-                of_eps = max(of_eps, point.error / eps)
-            else:
-                of_rounding = max(of_rounding, point.error / rounding)
-    return of_eps * max(p.eps, PROFILED_EPS[real][-1]) + (of_rounding or 1.0) * _rounding(max(p.n_modes), real)
+            shares, unit = (of_eps, eps) if eps > rounding else (of_rounding, rounding)
+            shares.append(point.error / unit)
+    eps_share, rounding_share = (median(shares) if shares else 1.0 for shares in (of_eps, of_rounding))
+    return eps_share * max(p.eps, SMALLEST_EPS[real]) + rounding_share * _rounding(max(p.n_modes), real)
 
 
 def _rounding(n: float, real: str) -> float:

@@ -77,7 +77,7 @@ class TiledPlan(Plan):
         return np.dtype(self.working).type
 
     def _groups(self, x: np.ndarray) -> tuple[np.ndarray, list[bool], list[int]]:
-        """Return the operand with neighbouring axes of one sort merged, which groups are reduced, and the axes' order."""
+        """Return the operand with neighbouring axes merged, which of them are reduced, and the axes' order."""
         order = list(range(x.ndim))
         if not x.flags.c_contiguous:
             order.sort(key=lambda axis: -abs(x.strides[axis]))

@@ -14,19 +14,13 @@ import numpy as np
 
 from ..errors import ArgumentError
 from ..expression import ARITY, Tracer, const, make, replaced, traced, variable
-from .elementwise_call import compute_call, elementwise, evaluate
+from .elementwise_call import compute_call
+from .elementwise_call import elementwise as elementwise
+from .elementwise_call import evaluate as evaluate
 from .elementwise_rule import FAMILY
 
-__all__ = [  # noqa: RUF022 - by what they are for
-    "elementwise", "evaluate",
-    "abs", "absolute", "add", "angle", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh",
-    "ceil", "clip", "conj", "cos", "cosh", "divide", "equal", "erf", "exp", "exp2", "expm1", "floor",
-    "floor_divide", "gelu", "greater", "greater_equal", "imag", "isfinite", "isinf", "isnan", "less", "less_equal",
-    "log", "log10", "log1p", "log2", "logical_and", "logical_not", "logical_or", "logical_xor", "maximum",
-    "minimum", "multiply", "negative", "not_equal", "positive", "power", "real", "reciprocal", "relu", "remainder",
-    "round", "rsqrt", "sigmoid", "sign", "silu", "sin", "sinh", "softplus", "sqrt", "square", "subtract", "tan",
-    "tanh", "where",
-]  # fmt: skip
+# fmt: skip
+
 
 OPERATIONS = (FAMILY,)
 
@@ -68,7 +62,9 @@ _FLOATS = "Floating point; integers give float64 (8 and 16 bits: float16, float3
 _TRUTH = "Booleans."
 
 
-def _describe(function: Any, op: str, name: str, what: str, accepted: str, result: str, example: str, shown: str) -> None:
+def _describe(
+    function: Any, op: str, name: str, what: str, accepted: str, result: str, example: str, shown: str
+) -> None:
     names = {1: "x", 2: "x1, x2"}[ARITY[op]]
     notes = f"\n    Notes\n    -----\n    {_NOTES[name]}\n" if name in _NOTES else ""
     function.__name__ = function.__qualname__ = name
@@ -113,7 +109,9 @@ def _binary(op: str, what: str, accepted: str, result: str, example: str, shown:
 
 
 add = _binary("add", "Sum of two arrays.", _NUMBERS, _SAME, "np.array([1.0, 2.0]), 3", "array([4., 5.])")
-subtract = _binary("subtract", "Difference of two arrays.", _NUMBERS, _SAME, "np.array([1.0, 2.0]), 3", "array([-2., -1.])")
+subtract = _binary(
+    "subtract", "Difference of two arrays.", _NUMBERS, _SAME, "np.array([1.0, 2.0]), 3", "array([-2., -1.])"
+)
 multiply = _binary("multiply", "Product of two arrays.", _NUMBERS, _SAME, "np.array([1.0, 2.0]), 3", "array([3., 6.])")
 divide = _binary("divide", "Quotient of two arrays.", _NUMBERS, _FLOATS, "np.array([1.0, 2.0]), 2", "array([0.5, 1. ])")
 floor_divide = _binary(
@@ -123,7 +121,9 @@ remainder = _binary(
     "remainder", "Remainder with the divisor's sign, as Python's ``%``.", _REALS, _SAME, "np.array([7, -7]), 3",
     "array([1, 2])",
 )  # fmt: skip
-power = _binary("power", "First operand to the power of the second.", _NUMBERS, _SAME, "np.array([2.0, 3.0]), 2", "array([4., 9.])")
+power = _binary(
+    "power", "First operand to the power of the second.", _NUMBERS, _SAME, "np.array([2.0, 3.0]), 2", "array([4., 9.])"
+)
 arctan2 = _binary(
     "arctan2", "Angle of the point (x2, x1) in radians, between -pi and pi.", _REALS, _FLOATS, "np.array([0.0]), 1.0",
     "array([0.])",
@@ -131,7 +131,9 @@ arctan2 = _binary(
 maximum = _binary("maximum", "Larger of two values.", _REALS, _SAME, "np.array([1.0, 5.0]), 3", "array([3., 5.])")
 minimum = _binary("minimum", "Smaller of two values.", _REALS, _SAME, "np.array([1.0, 5.0]), 3", "array([1., 3.])")
 greater = _binary("greater", "Whether x1 > x2.", _REALS, _TRUTH, "np.array([1, 5]), 3", "array([False,  True])")
-greater_equal = _binary("greater_equal", "Whether x1 >= x2.", _REALS, _TRUTH, "np.array([1, 3]), 3", "array([False,  True])")
+greater_equal = _binary(
+    "greater_equal", "Whether x1 >= x2.", _REALS, _TRUTH, "np.array([1, 3]), 3", "array([False,  True])"
+)
 less = _binary("less", "Whether x1 < x2.", _REALS, _TRUTH, "np.array([1, 5]), 3", "array([ True, False])")
 less_equal = _binary("less_equal", "Whether x1 <= x2.", _REALS, _TRUTH, "np.array([3, 5]), 3", "array([ True, False])")
 equal = _binary("equal", "Whether x1 == x2.", _NUMBERS, _TRUTH, "np.array([3, 5]), 3", "array([ True, False])")
@@ -140,21 +142,41 @@ logical_and = _binary(
     "logical_and", "Whether both are true (not zero).", _NUMBERS, _TRUTH, "np.array([0, 2]), 1", "array([False,  True])"
 )
 logical_or = _binary(
-    "logical_or", "Whether one or both are true (not zero).", _NUMBERS, _TRUTH, "np.array([0, 2]), 0", "array([False,  True])"
+    "logical_or",
+    "Whether one or both are true (not zero).",
+    _NUMBERS,
+    _TRUTH,
+    "np.array([0, 2]), 0",
+    "array([False,  True])",
 )
 logical_xor = _binary(
-    "logical_xor", "Whether exactly one is true (not zero).", _NUMBERS, _TRUTH, "np.array([0, 2]), 1", "array([ True, False])"
+    "logical_xor",
+    "Whether exactly one is true (not zero).",
+    _NUMBERS,
+    _TRUTH,
+    "np.array([0, 2]), 1",
+    "array([ True, False])",
 )
-logical_not = _unary("logical_not", "Whether an element is zero.", _NUMBERS, _TRUTH, "np.array([0, 2])", "array([ True, False])")
+logical_not = _unary(
+    "logical_not", "Whether an element is zero.", _NUMBERS, _TRUTH, "np.array([0, 2])", "array([ True, False])"
+)
 isfinite = _unary(
     "isfinite", "Whether an element is neither infinite nor NaN.", _NUMBERS, _TRUTH, "np.array([1.0, np.inf])",
     "array([ True, False])",
 )  # fmt: skip
-isinf = _unary("isinf", "Whether an element is infinite.", _NUMBERS, _TRUTH, "np.array([1.0, np.inf])", "array([False,  True])")
-isnan = _unary("isnan", "Whether an element is NaN.", _NUMBERS, _TRUTH, "np.array([1.0, np.nan])", "array([False,  True])")
+isinf = _unary(
+    "isinf", "Whether an element is infinite.", _NUMBERS, _TRUTH, "np.array([1.0, np.inf])", "array([False,  True])"
+)
+isnan = _unary(
+    "isnan", "Whether an element is NaN.", _NUMBERS, _TRUTH, "np.array([1.0, np.nan])", "array([False,  True])"
+)
 negative = _unary("negative", "Minus each element.", _NUMBERS, _SAME, "np.array([1.0, -2.0])", "array([-1.,  2.])")
-positive = _unary("positive", "Each element as it is, in a new array.", _NUMBERS, _SAME, "np.array([1.0, -2.0])", "array([ 1., -2.])")
-reciprocal = _unary("reciprocal", "One over each element.", _NUMBERS, _SAME, "np.array([2.0, 4.0])", "array([0.5 , 0.25])")
+positive = _unary(
+    "positive", "Each element as it is, in a new array.", _NUMBERS, _SAME, "np.array([1.0, -2.0])", "array([ 1., -2.])"
+)
+reciprocal = _unary(
+    "reciprocal", "One over each element.", _NUMBERS, _SAME, "np.array([2.0, 4.0])", "array([0.5 , 0.25])"
+)
 absolute = _unary(
     "absolute", "Absolute value; of a complex number its modulus.", _NUMBERS, "The operand's dtype, real.",
     "np.array([-2.0, 3.0])", "array([2., 3.])",
@@ -163,7 +185,14 @@ abs = _unary(
     "absolute", "Absolute value; of a complex number its modulus.", _NUMBERS, "The operand's dtype, real.",
     "np.array([-2.0, 3.0])", "array([2., 3.])", "abs",
 )  # fmt: skip
-sign = _unary("sign", "-1, 0 or 1 by the sign of each element.", _REALS, _SAME, "np.array([-2.0, 0.0, 3.0])", "array([-1.,  0.,  1.])")
+sign = _unary(
+    "sign",
+    "-1, 0 or 1 by the sign of each element.",
+    _REALS,
+    _SAME,
+    "np.array([-2.0, 0.0, 3.0])",
+    "array([-1.,  0.,  1.])",
+)
 square = _unary("square", "Each element times itself.", _NUMBERS, _SAME, "np.array([2.0, 3.0])", "array([4., 9.])")
 sqrt = _unary("sqrt", "Square root.", _NUMBERS, _FLOATS, "np.array([4.0, 9.0])", "array([2., 3.])")
 rsqrt = _unary("rsqrt", "One over the square root.", _NUMBERS, _FLOATS, "np.array([4.0, 16.0])", "array([0.5 , 0.25])")
@@ -186,17 +215,32 @@ arctan = _unary("arctan", "Inverse tangent, in radians.", _NUMBERS, _FLOATS, "np
 arcsinh = _unary("arcsinh", "Inverse hyperbolic sine.", _NUMBERS, _FLOATS, "np.array([0.0])", "array([0.])")
 arccosh = _unary("arccosh", "Inverse hyperbolic cosine.", _NUMBERS, _FLOATS, "np.array([1.0])", "array([0.])")
 arctanh = _unary("arctanh", "Inverse hyperbolic tangent.", _NUMBERS, _FLOATS, "np.array([0.0])", "array([0.])")
-sigmoid = _unary("sigmoid", "Logistic function 1 / (1 + exp(-x)).", _NUMBERS, _FLOATS, "np.array([0.0])", "array([0.5])")
+sigmoid = _unary(
+    "sigmoid", "Logistic function 1 / (1 + exp(-x)).", _NUMBERS, _FLOATS, "np.array([0.0])", "array([0.5])"
+)
 relu = _unary("relu", "x where it is positive, else 0.", _REALS, _SAME, "np.array([-1.0, 2.0])", "array([0., 2.])")
 silu = _unary("silu", "Sigmoid linear unit, x / (1 + exp(-x)).", _NUMBERS, _FLOATS, "np.array([0.0])", "array([0.])")
-softplus = _unary("softplus", "Smooth maximum of x and 0.", _REALS, _FLOATS, "np.array([-1000.0, 1000.0])", "array([   0., 1000.])")
+softplus = _unary(
+    "softplus", "Smooth maximum of x and 0.", _REALS, _FLOATS, "np.array([-1000.0, 1000.0])", "array([   0., 1000.])"
+)
 erf = _unary("erf", "Error function.", _REALS, _FLOATS, "np.array([0.0])", "array([0.])")
 floor = _unary("floor", "Largest integer not above x.", _REALS, _SAME, "np.array([-1.5, 1.5])", "array([-2.,  1.])")
 ceil = _unary("ceil", "Smallest integer not below x.", _REALS, _SAME, "np.array([-1.5, 1.5])", "array([-1.,  2.])")
 conj = _unary("conjugate", "Complex conjugate.", _NUMBERS, _SAME, "np.array([1 + 2j])", "array([1.-2.j])", "conj")
-real = _unary("real", "Real part, in a new array.", _NUMBERS, "The operand's dtype, real.", "np.array([1 + 2j])", "array([1.])")
-imag = _unary("imag", "Imaginary part, in a new array.", _NUMBERS, "The operand's dtype, real.", "np.array([1 + 2j])", "array([2.])")
-angle = _unary("angle", "Angle of a complex number, in radians.", _NUMBERS, _FLOATS, "np.array([1 + 0j])", "array([0.])")
+real = _unary(
+    "real", "Real part, in a new array.", _NUMBERS, "The operand's dtype, real.", "np.array([1 + 2j])", "array([1.])"
+)
+imag = _unary(
+    "imag",
+    "Imaginary part, in a new array.",
+    _NUMBERS,
+    "The operand's dtype, real.",
+    "np.array([1 + 2j])",
+    "array([2.])",
+)
+angle = _unary(
+    "angle", "Angle of a complex number, in radians.", _NUMBERS, _FLOATS, "np.array([1 + 0j])", "array([0.])"
+)
 
 
 def where(condition: Any, x: Any, y: Any, *, tol: float | None = None) -> Any:

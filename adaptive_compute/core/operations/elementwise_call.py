@@ -45,7 +45,7 @@ def _operands(values: Sequence[Any], names: Sequence[str]) -> list[Any]:
 
 
 def _leaf_of(value: Any) -> Any:
-    """Return what a number becomes: floating-point ones stay out of the expression, so that one plan serves them all."""
+    """Return what a number becomes: floating-point ones stay out of the expression, and one plan serves them all."""
     return type(value).__name__ if type(value) in (float, complex) else const(value)
 
 
@@ -120,8 +120,8 @@ def evaluate(expression: str, *, tol: float | None = None, **arrays: Any) -> Any
     Parameters
     ----------
     expression : str
-        Arithmetic (``+ - * / // % **``), comparisons, numbers, ``pi``, ``e``, the element-wise functions of this library
-        by name, and the names of the arrays. The text is parsed and never executed: nothing else is accepted.
+        Arithmetic (``+ - * / // % **``), comparisons, numbers, ``pi``, ``e``, the element-wise functions of this
+        library by name, and the names of the arrays. The text is parsed, never executed: nothing else is accepted.
     tol : float, optional
         Relative L2 error asked for. Default: the conformance tolerance of the dtype.
     **arrays : array_like or number
@@ -190,7 +190,7 @@ class _Mapped:
             self._traced[count] = found
             if isinstance(found, str):
                 warnings.warn(
-                    f"{self.name} cannot be traced to an expression ({found}); it runs under torch.vmap, which is slower",
+                    f"{self.name} cannot be traced to an expression ({found}); it runs under torch.vmap instead",
                     UntraceableWarning,
                     stacklevel=3,
                 )

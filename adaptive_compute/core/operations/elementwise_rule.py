@@ -139,7 +139,10 @@ def _like(gradient: Any, operand: Any) -> Any:
     from .reduce_rule import total
 
     extra = gradient.ndim - operand.ndim
-    axes = [*range(extra), *(i + extra for i, n in enumerate(operand.shape) if n == 1 and gradient.shape[i + extra] != 1)]
+    axes = [
+        *range(extra),
+        *(i + extra for i, n in enumerate(operand.shape) if n == 1 and gradient.shape[i + extra] != 1),
+    ]
     if axes:
         gradient = total(gradient, tuple(axes)).reshape(tuple(operand.shape))
     return gradient if gradient.dtype == operand.dtype else gradient.to(operand.dtype)
@@ -178,8 +181,8 @@ _SIZES = (1 << 6, 1 << 11, 1 << 14, 1 << 16, 1 << 18, 1 << 21)
 _FEW_SIZES = (1 << 6, 1 << 14, 1 << 19)
 COPIES = 3  # how often a sample computes its function
 MEASURED = (
-    "divide", "sqrt", "exp", "expm1", "log", "log1p", "sin", "tan", "tanh", "sinh", "arcsin", "arctan", "arctan2", "power",
-    "erf", "sigmoid", "gelu", "floor", "remainder", "maximum", "greater", "where", "absolute", "cast",
+    "divide", "sqrt", "exp", "expm1", "log", "log1p", "sin", "tan", "tanh", "sinh", "arcsin", "arctan", "arctan2",
+    "power", "erf", "sigmoid", "gelu", "floor", "remainder", "maximum", "greater", "where", "absolute", "cast",
 )  # fmt: skip
 # Of these, what is measured in float64 too, and what a quick run measures.
 _MEASURED_TWICE = ("divide", "sqrt", "exp", "log1p", "sin", "tanh", "gelu", "sigmoid", "power", "maximum", "where")
@@ -224,7 +227,9 @@ _RANDOM = ("add", "multiply", "divide", "maximum", "sin", "exp", "sqrt", "tanh",
 def _random_expression(rng: np.random.Generator, depth: int) -> Node:
     """Return a random expression whose values stay in the domain of its functions."""
     if depth == 0 or rng.random() < 0.15:
-        return variable(int(rng.integers(0, 3))) if rng.random() < 0.85 else const(round(float(rng.uniform(0.1, 0.9)), 2))
+        return (
+            variable(int(rng.integers(0, 3))) if rng.random() < 0.85 else const(round(float(rng.uniform(0.1, 0.9)), 2))
+        )
     op = str(rng.choice(_RANDOM))
     first = _random_expression(rng, depth - 1)
     if op in ("add", "multiply", "divide", "maximum"):

@@ -27,8 +27,9 @@ ROUNDING = {"float32": 6e-8, "float64": 1.1e-16}
 FLOOR = {"float32": 1e-5, "float64": 0.0}
 # The smallest eps that the rule is held to: below it, what a kernel reaches depends on the data.
 SMALLEST_EPS = {"float32": 2.5e-6, "float64": 1e-12}
-# Tolerances that the profile measures; a request's digits are its eps between these.
-PROFILED_EPS = {"float32": (1e-2, 1e-6), "float64": (1e-2, 1e-6, 1e-12)}
+# Tolerances that the profile measures, the usual one at more sizes and for several transforms too.
+USUAL_EPS = 1e-6
+PROFILED_EPS = {"float32": (1e-2, USUAL_EPS), "float64": (1e-2, USUAL_EPS, 1e-12)}
 # Terms (points times modes) up to which a direct sum is offered, by dimension. With known points it would win further
 # on; but with new ones its matrices cost more than a fast transform, from about here more than three times as much.
 _DIRECT_TERMS = {1: (1 << 16, 1 << 16, 1 << 18), 3: (1 << 14, 1 << 15, 1 << 17)}
@@ -121,11 +122,11 @@ class NUFFT(Operation):
         return max(4 * max(p.eps, SMALLEST_EPS[real]) + ROUNDING[real] * max(p.n_modes), FLOOR[real])
 
     def samples(self, quick: bool) -> Iterable[Request]:
-        for eps in (1e-6, 1e-12, 1e-2)[: 1 if quick else 3]:  # the usual one first, in case time runs out
+        for eps in (USUAL_EPS, 1e-12, 1e-2)[: 1 if quick else 3]:  # the usual one first, in case time runs out
             for real in ("float32", "float64"):
                 if eps in PROFILED_EPS[real]:
                     for dim, nufft_type in product((1, 2, 3), (1, 2, 3)):
-                        for n_trans, points, modes in _grid(eps == 1e-6, quick):
+                        for n_trans, points, modes in _grid(eps == USUAL_EPS, quick):
                             yield sample(nufft_type, dim, real, eps, n_trans, points, modes)
 
     def held_out(self, rng: np.random.Generator) -> Request:
@@ -180,16 +181,15 @@ class NUFFT(Operation):
 FAMILY = NUFFT()
 
 
-def _grid(plain: bool, quick: bool) -> Iterable[tuple[int, int, int]]:
+def _grid(usual: bool, quick: bool) -> Iterable[tuple[int, int, int]]:
     """Yield numbers of transforms, points and modes that are worth measuring."""
-    if quick:
-        yield from ((1, points, modes) for points in (64, 4096) for modes in (32, 8192))
-        return
-    for points in (16, 256, 4096, 32768) if plain else (64, 4096):
-        for modes in (8, 128, 2048, 32768) if plain else (32, 8192):
+    coarse = list(product((64, 4096), (32, 8192)))
+    fine = product((16, 256, 4096, 32768), (8, 128, 2048, 32768))
+    for points, modes in fine if usual and not quick else coarse:
+        if points * modes < 1 << 30:
             yield 1, points, modes
-    for points in (64, 4096):
-        for modes in (32, 8192):
+    if usual and not quick:
+        for points, modes in coarse:
             yield 8, points, modes
 
 

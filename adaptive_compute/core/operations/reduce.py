@@ -117,8 +117,8 @@ min = _function(
 logsumexp = _function(
     "logsumexp", "Logarithm of the sum of exponentials over axes.", "Real numbers.",
     "The dtype of ``x``; booleans and integers give float64.",
-    "The largest value is taken out first, so that nothing overflows. Of values that are all minus infinity, and of no\n"
-    "    values, it is minus infinity.",
+    "The largest value is taken out first, so that nothing overflows. Of values that are all minus infinity, and of\n"
+    "    no values, it is minus infinity.",
     "array([0.69314718, 4.31326169])",
 )  # fmt: skip
 norm = _function(

@@ -148,8 +148,6 @@ def total(x: Any, axes: tuple[int, ...]) -> Any:
     return dispatcher.run(FAMILY, ReduceParams("sum", axes, keepdims=True), x)
 
 
-
-
 def _gradient(params: ReduceParams, x: Any, grad: Any) -> Any:
     """Return the gradient of a reduction by element-wise operations; equal maxima share it evenly, as in torch.amax."""
     from .elementwise import divide, equal, exp, isfinite, multiply, subtract, where
@@ -172,7 +170,9 @@ def _gradient(params: ReduceParams, x: Any, grad: Any) -> Any:
 
 def _request(function: str, shape: tuple[int, ...], dtype: str, axes: tuple[int, ...]) -> Request:
     operand = Operand(shape, dtype, "cpu", "numpy")
-    return Request(FAMILY, (operand,), ReduceParams(function, axes, False), None, _settings.threads(_settings.current()))
+    return Request(
+        FAMILY, (operand,), ReduceParams(function, axes, False), None, _settings.threads(_settings.current())
+    )
 
 
 def _sample(function: str, dtype: str, layout: str, length: int, kept: int) -> Request:
