@@ -1,44 +1,35 @@
-"""An expression of float32 arrays: this library against NumPy, numexpr, torch and torch.compile, in one run.
+"""ac.evaluate on 16 Mi float32 against NumPy, numexpr, torch eager, torch.compile and NumPy with out=, same threads.
 
-    python benchmarks/evaluate.py [--expression TEXT] [--size N] [--rounds N] [--threads N] [--json FILE]
-
-Every round times each contender once, in an order that rotates, so that a machine whose speed drifts favours none of
-them; ratios are taken within a round, and their median and quartiles are reported. Each result is checked against
-float64 first. Names of the expression are random arrays of a normal distribution, and the output is dropped after each
-call, as in ``z = f(a, b)`` in a loop.
+Each result is checked against float64 first. Results are dropped after each call, as in ``z = f(a, b)`` in a loop.
+``python -m benchmarks.evaluate [--json] [--save]``; torch.compile needs a C++ compiler: without one its row says so.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import json
-import os
-import platform
-import statistics
-import sys
-import time
 import warnings
 from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 
 import adaptive_compute as ac
-from adaptive_compute.backends.cpu.device import processor
-from adaptive_compute.core.operations.elementwise import evaluate
+from adaptive_compute.core.errors import NoProfileWarning
+from adaptive_compute.core.settings import available_threads
+from benchmarks.record import paired, publish, ratio, summary
 
 EXPRESSION = "a*b + sin(a)*exp(-b)"
+SIZE = 16 << 20
+ROUNDS = 21
 
 
 def contenders(a: np.ndarray, b: np.ndarray, threads: int) -> tuple[dict[str, Callable[[], Any]], dict[str, str]]:
-    """Return the functions to time, and why others are missing."""
-    ready: dict[str, Callable[[], Any]] = {"adaptive_compute": lambda: evaluate(EXPRESSION, a=a, b=b)}
-    missing: dict[str, str] = {}
-    ready["numpy"] = lambda: a * b + np.sin(a) * np.exp(-b)
-    result, first, second = np.empty_like(a), np.empty_like(a), np.empty_like(a)
+    """Return the calls to time, and why others are missing."""
+    calls: dict[str, Callable[[], Any]] = {
+        "adaptive_compute": lambda: ac.evaluate(EXPRESSION, a=a, b=b),
+        "numpy": lambda: a * b + np.sin(a) * np.exp(-b),
+    }
+    result, first, second = np.ones_like(a), np.ones_like(a), np.ones_like(a)
 
     def numpy_out() -> np.ndarray:
         np.multiply(a, b, out=result)
@@ -48,17 +39,17 @@ def contenders(a: np.ndarray, b: np.ndarray, threads: int) -> tuple[dict[str, Ca
         np.multiply(first, second, out=first)
         return np.add(result, first, out=result)
 
-    ready["numpy out="] = numpy_out
+    calls["numpy out="] = numpy_out
+    absent: dict[str, str] = {}
     if importlib.util.find_spec("numexpr"):
         import numexpr
 
         numexpr.set_num_threads(threads)
-        ready["numexpr"] = lambda: numexpr.evaluate(EXPRESSION, {"a": a, "b": b})
+        calls["numexpr"] = lambda: numexpr.evaluate(EXPRESSION, {"a": a, "b": b})
     else:
-        missing["numexpr"] = "not installed"
+        absent["numexpr"] = "not installed"
     if not importlib.util.find_spec("torch"):
-        missing["torch eager"] = missing["torch.compile"] = "not installed"
-        return ready, missing
+        return calls, {**absent, "torch eager": "not installed", "torch.compile": "not installed"}
     import torch
 
     torch.set_num_threads(threads)
@@ -67,109 +58,61 @@ def contenders(a: np.ndarray, b: np.ndarray, threads: int) -> tuple[dict[str, Ca
     def eager(x: Any, y: Any) -> Any:
         return x * y + torch.sin(x) * torch.exp(-y)
 
-    ready["torch eager"] = lambda: eager(x, y)
+    calls["torch eager"] = lambda: eager(x, y)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            compiled = torch.compile(eager)
-            compiled(x, y)
-        ready["torch.compile"] = lambda: compiled(x, y)
-    except Exception as error:  # no C++ compiler, most often
-        missing["torch.compile"] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-    return ready, missing
+        compiled = torch.compile(eager)
+        compiled(x, y)
+        calls["torch.compile"] = lambda: compiled(x, y)
+    except Exception as error:  # no C++ compiler, most often; which error that is depends on torch's version
+        absent["torch.compile"] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    return calls, absent
 
 
-def check(ready: dict[str, Callable[[], Any]], a: np.ndarray, b: np.ndarray) -> dict[str, float]:
+def errors(calls: dict[str, Callable[[], Any]], a: np.ndarray, b: np.ndarray) -> dict[str, float]:
     """Return each contender's relative L2 error against float64, over a sample of the elements."""
-    few = slice(None, None, max(a.size // 100_000, 1))
-    wide_a, wide_b = a[few].astype(np.float64), b[few].astype(np.float64)
-    exact = wide_a * wide_b + np.sin(wide_a) * np.exp(-wide_b)
-    errors = {}
-    for name, function in ready.items():
-        got = np.asarray(function())[few]
-        errors[name] = float(np.linalg.norm(got - exact) / np.linalg.norm(exact))
-    return errors
-
-
-def measure(ready: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Time each contender once a round."""
-    times: dict[str, list[float]] = {name: [] for name in ready}
-    names = list(ready)
-    for turn in range(rounds + 1):
-        for place in range(len(names)):
-            name = names[(place + turn) % len(names)]
-            start = time.perf_counter()
-            ready[name]()
-            if turn:  # the first round warms caches
-                times[name].append(time.perf_counter() - start)
-    return times
-
-
-def quartiles(values: list[float]) -> list[float]:
-    """Return the three quartiles."""
-    return [float(v) for v in np.percentile(values, [25, 50, 75])]
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what took part."""
-    found = {"python": platform.python_version(), "adaptive-compute": ac.__version__}
-    for library in ("numpy", "scipy", "torch", "numexpr"):
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            found[library] = "not installed"
-    return found
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=16 << 20, help="elements of each array")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--kernel", help="force one kernel instead of the routed one")
-    parser.add_argument("--json", metavar="FILE", help="write a record")
-    options = parser.parse_args()
-    rng = np.random.default_rng(0)
-    a, b = (rng.standard_normal(options.size, dtype=np.float32) for _ in range(2))
-    with ac.using(threads=options.threads), ac.using(**({"kernel": options.kernel} if options.kernel else {})):
-        ready, missing = contenders(a, b, options.threads)
-        errors = check(ready, a, b)
-        kernel = ac.explain(evaluate, EXPRESSION, a=a, b=b).chosen.name
-        times = measure(ready, options.rounds)
-    own = times["adaptive_compute"]
-    rows = {
-        name: {
-            "ms": [round(1e3 * t, 2) for t in quartiles(times[name])],
-            "ratio": [round(r, 3) for r in quartiles([t / o for t, o in zip(times[name], own)])],
-            "error": errors[name],
-        }
-        for name in ready
+    few = slice(None, None, 101)
+    x, y = a[few].astype(np.float64), b[few].astype(np.float64)
+    exact = x * y + np.sin(x) * np.exp(-y)
+    return {
+        name: float(np.linalg.norm(np.asarray(call())[few] - exact) / np.linalg.norm(exact))
+        for name, call in calls.items()
     }
-    print(f"{EXPRESSION}, {options.size} float32, {options.threads} threads, kernel {kernel}")
-    print(f"{'':18s} {'median ms':>10s} {'quartiles':>18s} {'x ours':>8s} {'quartiles':>16s} {'error':>9s}")
-    for name, row in rows.items():
-        (low, middle, high), (few, ratio, many) = row["ms"], row["ratio"]
-        times_shown = f"{middle:10.2f} {low:8.2f} .. {high:6.2f}"
-        print(f"{name:18s} {times_shown} {ratio:8.2f} {few:6.2f} .. {many:6.2f} {row['error']:9.1e}")
-    for name, reason in missing.items():
-        print(f"{name:18s} absent: {reason}")
-    others = [statistics.median(times[name]) for name in times if name != "adaptive_compute"]
-    record = {
-        "benchmark": "evaluate", "expression": EXPRESSION, "size": options.size, "dtype": "float32",
-        "threads": options.threads, "rounds": options.rounds, "kernel": kernel, "rows": rows, "absent": missing,
-        "speedup_over_numpy": rows["numpy"]["ratio"][1],
-        "speedup_over_fastest": round(min(others) / statistics.median(own), 3),
-        "machine": {"processor": processor(), "cpus": os.cpu_count(), "system": platform.platform()},
-        "versions": versions(), "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python", *sys.argv]),
+
+
+def main() -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(SIZE, dtype=np.float32) for _ in range(2))
+    threads = available_threads()
+    calls, absent = contenders(a, b, threads)
+    wrong = errors(calls, a, b)
+    kernel = ac.explain(calls["adaptive_compute"]).chosen.name
+    samples = paired(calls, rounds=ROUNDS)
+    ours = samples["adaptive_compute"]
+    rows = {
+        name: {**summary(times), "over_ours": ratio(times, ours), "error": wrong[name]}
+        for name, times in samples.items()
+    }
+    fastest = min((n for n in rows if n != "adaptive_compute"), key=lambda name: rows[name]["median"])
+    figures = {
+        "expression": EXPRESSION, "size": SIZE, "dtype": "float32", "threads": threads, "kernel": kernel,
+        "rounds": ROUNDS, "rows": rows, "absent": absent, "fastest_other": fastest,
+        "speedup_over_numpy": rows["numpy"]["over_ours"], "speedup_over_fastest": rows[fastest]["over_ours"],
     }  # fmt: skip
-    print(f"{record['speedup_over_numpy']}x NumPy, {record['speedup_over_fastest']}x the fastest of the others")
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(record, file, indent=1)
-            file.write("\n")
-    return 0
+    lines = [
+        f"{EXPRESSION}, {SIZE} float32, {threads} threads, kernel {kernel}",
+        f"{'':18s} {'median ms':>10s} {'quartiles':>17s} {'x ours':>8s} {'quartiles':>14s} {'error':>9s}",
+    ]
+    for name, row in rows.items():
+        times, over = (
+            f"{r['median'] * f:{w}.2f} {r['lower_quartile'] * f:7.2f} .. {r['upper_quartile'] * f:6.2f}"
+            for r, f, w in ((row, 1e3, 10), (row["over_ours"], 1, 8))
+        )
+        lines.append(f"{name:18s} {times} {over} {row['error']:9.1e}")
+    lines += [f"{name:18s} absent: {reason}" for name, reason in absent.items()]
+    publish("evaluate", figures, "\n".join(lines))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Whatever torch.compile warns about while it compiles is not the benchmark's.
+    warnings.simplefilter("ignore", NoProfileWarning)
+    main()

@@ -85,14 +85,15 @@ def measure(dim: int, count: int, modes: tuple[int, ...], kind: int, dtype: str)
 def table(figures: list[dict[str, Any]]) -> str:
     lines = [
         f"{'transform':10s} {'dtype':10s} {'points':>8s} {'modes':>12s}  {'finufft':>9s} {'ours':>9s} {'again':>9s}"
-        "   first   again  /plan"
+        "   first   again  /plan  kernel"
     ]
     for row in figures:
         modes = "x".join(map(str, row["modes"]))
         times = [row["first"]["finufft"], row["first"]["ours"], row["again"]["ours"]]
         cells = " ".join(f"{1e3 * t['median']:7.1f}ms" for t in times)
         ratios = " ".join(f"{row[k]['median']:6.2f}x" for k in ("speedup_first", "speedup_again", "over_plan"))
-        lines.append(f"{row['transform']:10s} {row['dtype']:10s} {row['points']:8d} {modes:>12s}  {cells} {ratios}")
+        what = f"{row['transform']:10s} {row['dtype']:10s} {row['points']:8d} {modes:>12s}"
+        lines.append(f"{what}  {cells} {ratios}  {row['kernel']}")
     return "\n".join(lines)
 
 

@@ -140,7 +140,8 @@ class Topology:
             If the file is damaged, is not a topology or has another version; a file that cannot be read raises OSError.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # Opened here, because np.load leaves a damaged file open.
+            with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             kind, version = str(arrays.pop("kind")), int(arrays.pop("version"))
         except (KeyError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:

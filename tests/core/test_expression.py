@@ -342,3 +342,50 @@ def test_workers_pass_an_error_on_and_go_on():
 def test_an_unknown_kernel_is_named():
     with ac.using(kernel="abacus"), pytest.raises(NoKernelError, match="no kernel 'abacus'"):
         ac.sin(A)
+
+
+# The time model
+
+
+def curves_of(kernel, seconds):
+    """Return the curves that a profile would hold if a sample took ``seconds(name, size)``."""
+    from adaptive_compute.core.curve import Curve, Measurement
+    from adaptive_compute.core.operations.elementwise import FAMILY
+
+    points: dict[str, list[Measurement]] = {}
+    for request in FAMILY.samples(quick=True):
+        features = kernel.features(request)
+        name = features.name.partition("/")[0]
+        points.setdefault(features.name, []).append(
+            Measurement(features.at, seconds(name, request.first.size), 0.01, 4e-8)
+        )
+    return {name: Curve(measured) for name, measured in points.items()}
+
+
+def test_the_time_of_an_expression_is_the_sum_of_its_steps():
+    from adaptive_compute.core.operations.elementwise import FAMILY
+    from adaptive_compute.core.registry import registry
+
+    (kernel,) = (k for k in registry.kernels("elementwise") if k.name == "numpy-blocked")
+    call, memory, cheap, costs = 5e-6, 1e-9, 0.2e-9, {"sin": 1e-9, "exp": 0.5e-9, "divide": 0.3e-9, "tanh": 2e-9}
+
+    def seconds(name, size):
+        steps = {"one": cheap, "two": cheap + 0.5e-9, "hidden": costs["sin"], "multiply": 8 * cheap}
+        if name == "add_product":
+            return call + (memory + 0.5e-9 + 24 * cheap) * size
+        if name in costs:
+            return call + (memory + (0.5e-9 if name == "divide" else 0) + 3 * costs[name] + 5 * cheap) * size
+        return call + (memory + steps.get(name, 30 * cheap)) * size
+
+    curves = curves_of(kernel, seconds)
+    for size in (100, 3000, 100_000, 3_000_000):
+        request = FAMILY.example((size,), "float32")
+        found = kernel.estimate(request, curves)
+        exact = call + (memory + 0.5e-9 + costs["sin"] + costs["exp"] + 4 * cheap) * size
+        assert abs(found.seconds / exact - 1) < 0.15
+        assert found.error == 4e-8
+        assert found.extrapolated == (size > 1 << 21)
+    double = kernel.estimate(FAMILY.example((100_000,), "float64"), curves)
+    assert double.seconds > 1.5 * kernel.estimate(FAMILY.example((100_000,), "float32"), curves).seconds
+    assert double.error is None  # what float32's error was says nothing about float64's
+    assert kernel.estimate(FAMILY.example((100,), "float64"), {}) is None

@@ -341,3 +341,5 @@ def test_a_small_eps_in_single_precision_is_not_refused():
             decision = ac.explain(nufft.nufft1d1, x, c, 1000, eps=eps)
         assert not [why for kernel, why in decision.refused if kernel.name == "finufft-1"]
         assert decision.chosen.error <= decision.request.operation.tolerance(decision.request)
+    several = ac.explain(nufft.nufft1d1, x, np.ones((4, 4000), "c8"), 1000)
+    assert several.chosen.compute_s is not None

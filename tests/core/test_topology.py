@@ -90,10 +90,10 @@ def test_memory_follows_the_kept_tiles():
     assert Window(256).tiles(32768, 32768).visited < 10 * 512
 
 
-def test_a_million_tokens_compile():
-    tiles = (Window(100) & Causal()).tiles(1 << 20, 1 << 20)
-    assert tiles.visited < 3.1 * (1 << 14)
-    assert tiles.nbytes < 1 << 20
+def test_long_sequences_compile():
+    tiles = (Window(100) & Causal()).tiles(1 << 18, 1 << 18)
+    assert tiles.visited < 3.1 * (1 << 12)
+    assert tiles.nbytes < 1 << 18
 
 
 def test_equal_masks_are_one_value():
@@ -194,9 +194,13 @@ def test_bad_files_are_named(tmp_path, damage):
 
 def test_a_file_that_contradicts_itself_is_refused(tmp_path):
     mask = Topology.from_mask(np.random.default_rng(1).random((100, 100)) < 0.01, 16)
-    for name, change in {
-        "keys": lambda a: a + 100, "pattern": lambda a: a + len(a), "start": lambda a: a[::-1], "bits": lambda a: a[:, :3],
-    }.items():  # fmt: skip
+    changes = {
+        "keys": lambda a: a + 100,
+        "pattern": lambda a: a + len(a),
+        "start": lambda a: a[::-1],
+        "bits": lambda a: a[:, :3],
+    }
+    for name, change in changes.items():
         arrays = mask.to_arrays()
         arrays[name] = change(arrays[name])
         np.savez(tmp_path / "a.npz", kind="array", version=1, **arrays)
@@ -225,7 +229,7 @@ def test_a_missing_file_is_an_oserror(tmp_path):
         (lambda: Topology.from_mask(np.ones((4, 4), bool), 12), ArgumentError, "tile"),
         (lambda: Topology.from_mask(np.ones((4, 4), bool)).tiles(4, 5), ShapeError, "4 queries and 4 keys"),
         (lambda: (Causal() & Blocks(np.ones((2, 2), bool), 8)).tiles(16, 17), ShapeError, "layout"),
-        (lambda: Causal() & 3, TypeError, ""),
+        (lambda: Causal() & 3, TypeError, "unsupported operand"),
     ],
 )
 def test_bad_masks_raise_and_name_what_is_wrong(make, error, named):

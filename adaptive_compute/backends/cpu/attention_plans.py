@@ -123,7 +123,7 @@ class TiledPlan(Plan):
                 self.rows = topology_rows(self.topology, self.layout.g, self.library, self.dtype)
                 self.nbytes = self.topology.nbytes + (1 << 20)
             else:
-                self.rows = dense_rows(s.lq, s.lk, max(1, min(256, SCRATCH // 4 // (self.layout.g * COLUMNS))))
+                self.rows = dense_rows(s.lq, s.lk, max(1, min(256, SCRATCH // 4 // (max(self.layout.g, 1) * COLUMNS))))
         self.flops = request.operation.work(request).flops
 
     def programs(self, mask: Any) -> list[Program]:

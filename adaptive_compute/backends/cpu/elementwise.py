@@ -22,14 +22,18 @@ from .elementwise_model import estimate
 
 
 def kernels() -> Sequence[Kernel]:
-    """Return this room's kernels."""
+    """Return this room's kernels, the one to prefer where nothing was measured first."""
     return [
-        NumpyBlocked("numpy-blocked", threaded=False),
         NumpyBlocked("numpy-blocked-threads", threaded=True),
-        TorchBlocked("torch", threaded=False),
+        NumpyBlocked("numpy-blocked", threaded=False),
         TorchBlocked("torch-blocked-threads", threaded=True),
+        TorchBlocked("torch-blocked", threaded=False),
         TorchVmap(),
     ]
+
+
+# Elements below which handing parts over to other threads costs more than it saves, whatever is computed.
+FEWEST_SHARED = 1 << 14
 
 
 class NumpyPlan(Plan):
@@ -144,7 +148,7 @@ class _Elementwise(Kernel):
     def _too_small(self, request: Request) -> str | None:
         if request.threads < 2:
             return "the call may use one thread only"
-        if math.prod(request.operation.result(request)[0].shape) < 2 * 8192:
+        if math.prod(request.operation.result(request)[0].shape) < FEWEST_SHARED:
             return "there is too little to share out"
         return None
 

@@ -79,7 +79,8 @@ class _Table:
             curve = self.curves.get(f"{name}/{stand_in}")
             if curve is not None:
                 line = _line(curve)
-                self.error = line.error if self.error is None else max(self.error, line.error or 0.0)
+                if stand_in == dtype and line.error is not None:  # how exact it is, another dtype does not tell
+                    self.error = max(self.error or 0.0, line.error)
                 self.spread = max(self.spread, line.spread)
                 self.extrapolated = self.extrapolated or not line.sizes[0] <= 2.0**at <= line.sizes[-1]
                 larger = itemsize(dtype) / itemsize(stand_in)

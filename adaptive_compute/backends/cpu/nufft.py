@@ -7,6 +7,7 @@ makes one ready; calls in several threads never share a setting.
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +48,7 @@ LEAST_SHARED = 1e5  # floating-point operations below which threads cost more th
 
 def kernels() -> Sequence[Kernel]:
     """Return this room's kernels."""
-    return [Finufft("finufft-1", threaded=False), Finufft("finufft", threaded=True), Direct()]
+    return [Finufft("finufft", threaded=True), Finufft("finufft-1", threaded=False), Direct()]
 
 
 class Setting:
@@ -235,7 +236,8 @@ def _error(curve: Curve, request: Request) -> float:
     A curve cannot interpolate it: from one point to the next it changes as eps does, not as sizes do.
     """
     p, real = request.params, REAL_OF[request.first.dtype]
-    of_eps, of_rounding = [], []
+    of_eps: list[float] = []
+    of_rounding: list[float] = []
     for point in curve.points:
         if point.error is not None:
             eps, rounding = 2.0 ** -point.at[0], _rounding(2.0 ** (point.at[3] / p.dim), real)

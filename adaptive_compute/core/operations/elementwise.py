@@ -19,9 +19,6 @@ from .elementwise_call import elementwise as elementwise
 from .elementwise_call import evaluate as evaluate
 from .elementwise_rule import FAMILY
 
-# fmt: skip
-
-
 OPERATIONS = (FAMILY,)
 
 

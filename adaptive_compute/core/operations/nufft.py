@@ -26,7 +26,7 @@ import numpy as np
 from .. import settings as _settings
 from ..dispatcher import dispatcher
 from ..errors import DeviceError
-from .nufft_arguments import checked
+from .nufft_arguments import checked, equivalent_modes
 from .nufft_rule import FAMILY
 
 OPERATIONS = (FAMILY,)
@@ -38,9 +38,10 @@ def _transform(
 ) -> Any:  # fmt: skip
     """Check the arguments and run, by the short way where the same call on plain NumPy arrays was made before."""
     key = None
-    if nufft_type != 3 and out is None and not options and _plain(data, points):
-        layout = [(x.shape, x.dtype) for x in points]
-        key = (nufft_type, n_modes, type(n_modes), eps, isign, data.shape, data.dtype, *layout, _settings.current())
+    if out is None and not options and type(data) is np.ndarray and all(map(_plain, (*points, *targets))):
+        layout = [(x.shape, x.dtype) for x in (data, *points, *targets)]
+        extents = equivalent_modes(points, targets) if targets else None  # for type 3 the data decide the plan
+        key = (nufft_type, len(points), n_modes, type(n_modes), eps, isign, extents, *layout, _settings.current())
         try:
             call = dispatcher.fast[key]
         except KeyError:
@@ -49,7 +50,7 @@ def _transform(
             key = None
         else:
             try:
-                return call(data, *points)
+                return call(data, *points, *targets)
             except (MemoryError, DeviceError):
                 pass  # the whole path hands over to the next candidate
     params, threads, arrays = checked(nufft_type, points, data, targets, n_modes, out, eps, isign, options)
@@ -63,8 +64,8 @@ def _transform(
     return out
 
 
-def _plain(data: Any, points: Sequence[Any]) -> bool:
-    return type(data) is np.ndarray and all(type(x) is np.ndarray for x in points)
+def _plain(x: Any) -> bool:
+    return type(x) is np.ndarray and x.ndim == 1 and x.dtype.kind == "f"
 
 
 def nufft1d1(

@@ -191,11 +191,11 @@ def check_out(out: Any, shape: tuple[int, ...], n_trans: int, data: Any) -> None
         raise NufftError("out cannot be used where a gradient is wanted; take the returned array instead")
 
 
-def equivalent_modes(points: Sequence[Any], targets: Sequence[Any], names: str) -> tuple[int, ...]:
+def equivalent_modes(points: Sequence[Any], targets: Sequence[Any]) -> tuple[int, ...]:
     """Return the modes per dimension that a type 3 transform's extents amount to, and refuse what is not finite."""
-    dim, modes = len(points), []
-    for d, (x, s) in enumerate(zip(points, targets)):
-        n = 2 / math.pi * _half_width(x, names[d]) * _half_width(s, names[dim + d])
+    modes = []
+    for x, s, names in zip(points, targets, ("xs", "yt", "zu")):
+        n = 2 / math.pi * _half_width(x, names[0]) * _half_width(s, names[1])
         # Beyond 2^60 every grid is too large alike; rounding up lets calls with new random points share their plan.
         modes.append(1 if n <= 1 else math.ceil(2.0 ** (math.ceil(4 * math.log2(min(n, 2.0**60))) / 4)))
     return tuple(modes)
@@ -244,7 +244,7 @@ def checked(
     else:
         n_trans = check_strengths(shape, count, name)
         if nufft_type == 3:
-            modes = equivalent_modes(points, targets, "xyz"[:dim] + "stu"[:dim])
+            modes = equivalent_modes(points, targets)
             shape = (*shape[:-1], outputs)
         else:
             if n_modes is None and out is None:

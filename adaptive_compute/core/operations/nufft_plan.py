@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import Any
+from contextlib import nullcontext, suppress
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import settings as _settings
 from ..array import describe
 from ..dispatcher import dispatcher
-from ..errors import NufftError, NufftTypeError
+from ..errors import DeviceError, NufftError, NufftTypeError
 from ..precision import REAL_OF
 from .nufft_arguments import (
     check_coordinates,
@@ -28,6 +28,15 @@ from .nufft_arguments import (
     whole,
 )  # fmt: skip
 from .nufft_rule import FAMILY, NufftParams
+
+
+class _Direction(NamedTuple):
+    """What one direction of a plan needs to run: parameters, coordinates, number of points and of targets."""
+
+    params: NufftParams
+    coordinates: tuple[Any, ...]
+    points: int
+    targets: int
 
 
 class Plan:
@@ -98,9 +107,7 @@ class Plan:
         self._isign = check_isign(isign, self._type)
         self._modeord, self._threads, self._options = check_options(kwargs, stacklevel=3)
         self._eps = check_eps(eps, REAL_OF[self._dtype.name], stacklevel=3)
-        self._points: tuple[Any, ...] | None = None
-        self._targets: tuple[Any, ...] = ()
-        self._grid = self._n_modes
+        self._directions: dict[bool, _Direction] = {}
 
     @property
     def type(self) -> int:
@@ -159,14 +166,21 @@ class Plan:
                 raise NufftError(f"{name} is not a coordinate of this plan, which takes {', '.join(names)}")
         points, _, count = check_coordinates([given[name] for name in names[:dim]], names, real)
         targets, _, outputs = check_coordinates([given[name] for name in names[dim:]], names[dim:], real)
-        grid = self._n_modes
-        if self._type == 3:
-            grid = equivalent_modes(points, targets, names)
         for values, name in zip(points, names):
             check_range(values, name)
-        check_grid(self._params(grid, 1), real, count, outputs)
-        self._points, self._targets = tuple(map(_copy, points)), tuple(map(_copy, targets))
-        self._grid, self._count, self._outputs = grid, count, outputs
+        grid = equivalent_modes(points, targets) if self._type == 3 else self._n_modes
+        params = NufftParams(
+            self._type, dim, grid, self._n_trans, self._isign, self._modeord, self._eps, self._options
+        )  # fmt: skip
+        check_grid(params, real, count, outputs)
+        points, targets = list(map(_copy, points)), list(map(_copy, targets))
+        back = params._replace(type={1: 2, 2: 1, 3: 3}[self._type], isign=-self._isign)
+        forward = _Direction(params, (*points, *targets), count, outputs)
+        if self._type == 3:
+            adjoint = _Direction(back, (*targets, *points), outputs, count)
+        else:
+            adjoint = _Direction(back, tuple(points), count, outputs)
+        self._directions = {False: forward, True: adjoint}
 
     def execute(self, data: Any, out: Any = None) -> Any:
         """Transform strengths (types 1 and 3) or modes (type 2).
@@ -196,7 +210,7 @@ class Plan:
         >>> plan.execute(np.ones(3, complex)).real.round(4).tolist()
         [3.0, 3.0]
         """
-        return self._run(self._type, self._isign, data, out)
+        return self._run(False, data, out)
 
     def execute_adjoint(self, data: Any, out: Any = None) -> Any:
         """Apply the adjoint of ``execute``: from what it gives to what it takes, with the opposite sign.
@@ -226,33 +240,32 @@ class Plan:
         >>> plan.execute_adjoint(np.ones(3, complex)).real.round(4).tolist()
         [3.0, 3.0]
         """
-        return self._run({1: 2, 2: 1, 3: 3}[self._type], -self._isign, data, out)
+        return self._run(True, data, out)
 
-    def _params(self, grid: tuple[int, ...], nufft_type: int, isign: int = 1) -> NufftParams:
-        return NufftParams(
-            3 if self._type == 3 else nufft_type, self._dim, grid, self._n_trans, isign, self._modeord, self._eps,
-            self._options,
-        )  # fmt: skip
-
-    def _run(self, nufft_type: int, isign: int, data: Any, out: Any) -> Any:
-        if self._points is None:
+    def _run(self, adjoint: bool, data: Any, out: Any) -> Any:
+        if not self._directions:
             raise NufftError("setpts must be called before execute: the plan has no points yet")
-        points, targets = self._points, self._targets
-        count, outputs = self._count, self._outputs
-        if nufft_type == 3 and isign != self._isign:
-            points, targets, count, outputs = targets, points, outputs, count
+        params, coordinates, count, outputs = self._directions[adjoint]
+        key = None
+        if out is None and type(data) is np.ndarray and not self._threads and type(coordinates[0]) is np.ndarray:
+            key = (params, data.shape, data.dtype, count, outputs, _settings.current())
+            call = dispatcher.fast.get(key)
+            if call is not None:
+                with suppress(MemoryError, DeviceError):  # then the whole path hands over to the next candidate
+                    return call(data, *coordinates)
         data, shape = check_data(data, "data", REAL_OF[self._dtype.name])
-        if nufft_type == 2:
+        if params.type == 2:
             check_modes(shape, self._dim, "data", self._n_modes, self._n_trans)
             shape = (*shape[: -self._dim], count)
         else:
             check_strengths(shape, count, "data", self._n_trans)
-            shape = (*shape[:-1], *(self._n_modes if nufft_type == 1 else (outputs,)))
+            shape = (*shape[:-1], *(self._n_modes if params.type == 1 else (outputs,)))
         if out is not None:
             check_out(out, shape, self._n_trans, data)
-        params = self._params(self._grid, nufft_type, isign)
         with _settings.using(threads=self._threads) if self._threads else nullcontext():
-            result = dispatcher.run(FAMILY, params, data, *points, *targets)
+            result = dispatcher.run(FAMILY, params, data, *coordinates)
+        if key is not None:
+            dispatcher.bind(key, FAMILY, params, (data, *coordinates), None)
         if out is None:
             return result
         out[...] = result.reshape(out.shape)

@@ -68,20 +68,19 @@ class Reduce(Operation):
         dtype = "float64" if x.dtype in ("float64", "int64", "uint64", "complex64", "complex128") else "float32"
         last = max(p.axes, default=-1)
         layout = "strided" if p.axes and math.prod(x.shape[last + 1 :]) > 1 else "last"
-        return Features(f"{function}/{dtype}/{layout}", (log2(length), log2(x.size / max(length, 1))))
+        return Features(f"{function}/{dtype}/{layout}", (log2(x.size), log2(length)))
 
     def tolerance(self, request: Request) -> float:
         return conformance(self.result(request)[0].dtype)
 
     def samples(self, quick: bool) -> Iterable[Request]:
-        lengths = (16, 256, 4096, 1 << 16, 1 << 20)
         for function in ("sum", "max", "logsumexp", "norm"):
             for dtype in ("float32",) if quick else ("float32", "float64"):
-                for layout in ("last", "strided"):
-                    for length in lengths[::2] if quick else lengths:
-                        for kept in (1, 1 << 12) if quick else (1, 64, 1 << 10, 1 << 15):
-                            if length * kept <= 1 << 21 and (layout == "last" or kept > 1):
-                                yield _sample(function, dtype, layout, length, kept)
+                for size in (1 << 8, 1 << 20) if quick else (1 << 8, 1 << 13, 1 << 17, 1 << 21):
+                    for length in sorted({16, size} if quick else {16, min(1 << 9, size), size}):
+                        yield _sample(function, dtype, "last", length, size // length)
+                    for length in sorted({16} if quick else {16, min(1 << 9, size // 8), size // 8}):
+                        yield _sample(function, dtype, "strided", length, size // length)
 
     def held_out(self, rng: np.random.Generator) -> Request:
         function = str(rng.choice(FUNCTIONS))
