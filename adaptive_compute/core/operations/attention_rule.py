@@ -179,27 +179,27 @@ class _Family(Operation):
 
 def _grid(dtype: str, quick: bool, gemms: int) -> Iterator[tuple[tuple[int, int, int, int], Any]]:
     """Yield (heads, queries, keys, head size) and a mask: what the time model interpolates between."""
-    heads: tuple[int, ...] = (1, 8, 64)
-    lengths = {1: (16, 256, 4096), 16: (16, 256, 4096), 128: (16, 128, 1024), 1024: (128, 1024), 4096: (128, 4096)}
-    most = (1 << 29) // gemms  # of multiplications: 10 to 50 ms on most machines
-    if quick or dtype != "float32":
-        heads, lengths = (1, 16), {1: (64, 4096), 64: (64, 1024), 1024: (128, 1024)}
+    coarse = quick or dtype != "float32" or gemms > 2
+    heads = (1, 16) if coarse else (1, 8, 64)
+    lengths = {1: (64, 4096), 64: (64, 1024), 1024: (128, 1024)} if coarse else {
+        1: (16, 256, 4096), 16: (16, 1024), 128: (128, 1024), 1024: (128, 1024),
+    }  # fmt: skip
+    most = (1 << 28) // gemms  # pairs times head size in one product: 10 to 50 ms in all on most machines
     for lq, keys in lengths.items():
+        for lk in keys:
+            yield from (((h, lq, lk, 64), None) for h in heads if h * lq * lk * 64 <= most)
+    for side in (16, 128, 1024) if coarse else (16, 128, 1024, 4096):
         for h in heads:
-            for lk in keys:
-                if h * lq * lk * 64 <= most:
-                    yield (h, lq, lk, 64), None
-    sides = (16, 128, 1024) if quick or dtype != "float32" else (16, 64, 256, 1024, 4096)
-    for side in sides:
-        for h in heads:
-            if h * side * side * 32 > 2 * most:
+            if h * side * side * 64 > 4 * most:
                 continue
             yield (h, side, side, 64), Causal()
-            if side > 16 and not (quick and h > 1):
-                yield (h, side, side, 64), Window(side // 16)
+            if side == 16:
+                continue
+            yield (h, side, side, 64), Window(side // 16)
+            if not quick:
                 yield (h, side, side, 64), Window(side // 4)
-            if side in (128, 1024) and not quick:
-                yield (h, side, side, 64), "array"
+                if side < 4096:
+                    yield (h, side, side, 64), "array"
 
 
 class Attention(_Family):
