@@ -1,8 +1,9 @@
 """Claim: every FFT kernel is within 5e-7 (complex64) and 2e-15 (complex128) of extended precision.
 
 Relative L2 errors over N = 1..64, every prime to 10007 and 2^20, against SciPy on extended precision (which
-tests/conformance/test_fft.py checks against the sum itself). Prints the largest error of each kernel and where it is;
-lengths that a kernel refuses are counted. Exits with 1 where a bound is missed.
+tests/conformance/test_fft.py checks against the sum itself), of three signals together and of one alone. Prints the
+largest error of each kernel and where it is; lengths that a kernel refuses either way are listed. Exits with 1 where a
+bound is missed.
 
     python benchmarks/fft_accuracy.py [--every 1] [--json FILE]
 """
@@ -64,19 +65,35 @@ def measure(every: int) -> list[dict]:
                 for name in names:
                     row = rows.setdefault(
                         (name, dtype, kind),
-                        {"kernel": name, "dtype": dtype, "kind": kind, "error": 0.0, "n": 0, "lengths": 0, "refused": []},
+                        {
+                            "kernel": name,
+                            "dtype": dtype,
+                            "kind": kind,
+                            "error": 0.0,
+                            "n": 0,
+                            "lengths": 0,
+                            "refused": [],
+                        },
                     )
-                    try:
-                        with ac.using(kernel=name):
-                            result = getattr(ac, kind)(x, **given)
-                    except NoKernelError:
+                    errors = [error_of(name, kind, x, given, exact), error_of(name, kind, x[0], given, exact[0])]
+                    if errors == [None, None]:
                         row["refused"].append(n)
                         continue
-                    error = float(np.linalg.norm(result - exact) / np.linalg.norm(exact))
                     row["lengths"] += 1
+                    error = max(e for e in errors if e is not None)
                     if error > row["error"]:
                         row["error"], row["n"] = error, n
     return list(rows.values())
+
+
+def error_of(name: str, kind: str, x: np.ndarray, given: dict[str, int], exact: np.ndarray) -> float | None:
+    """Return the relative L2 error of one kernel, or None where it refuses."""
+    try:
+        with ac.using(kernel=name):
+            result = getattr(ac, kind)(x, **given)
+    except NoKernelError:
+        return None
+    return float(np.linalg.norm(result - exact) / np.linalg.norm(exact))
 
 
 def main() -> int:
@@ -89,11 +106,12 @@ def main() -> int:
         return 1
     ac.dispatcher.use_profile(Profile())
     rows = measure(arguments.every)
-    print(f"{'kernel':20s} {'dtype':11s} {'kind':6s} {'max error':>10s} {'at N':>8s} {'bound':>8s} {'lengths':>8s} refused")
+    heads = ("max error", "at N", "bound", "lengths")
+    print("{:18s} {:11s} {:6s} {:>10s} {:>8s} {:>8s} {:>8s} refused".format("kernel", "dtype", "kind", *heads))
     for row in rows:
         refused = f"{len(row['refused'])}" + (f" (N = {', '.join(map(str, row['refused']))})" if row["refused"] else "")
         print(
-            f"{row['kernel']:20s} {row['dtype']:11s} {row['kind']:6s} {row['error']:10.2e} {row['n']:8d} "
+            f"{row['kernel']:18s} {row['dtype']:11s} {row['kind']:6s} {row['error']:10.2e} {row['n']:8d} "
             f"{BOUND[row['dtype']]:8.0e} {row['lengths']:8d} {refused}"
         )
     missed = [row for row in rows if row["error"] > BOUND[row["dtype"]]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import warnings
 
 import numpy as np
@@ -31,9 +32,10 @@ def run(kernel, function, *args, **kwargs):
     with ac.using(kernel=kernel.name, device=kernel.device):
         try:
             return function(*args, **kwargs)
-        except NoKernelError as refusal:
-            assert str(refusal).partition(f"{kernel.name} on {kernel.device}: ")[2].strip()
-            return None
+        except NoKernelError as error:
+            refusal = str(error)
+    assert refusal.partition(f"{kernel.name} on {kernel.device}: ")[2].strip()
+    return None
 
 
 def wide(x):
@@ -77,7 +79,7 @@ def by_definition(x, n, forward):
 
 
 @needs_extended
-@pytest.mark.parametrize("n", [*range(1, 65), 101, 257, 600, 1009])
+@pytest.mark.parametrize("n", [*range(1, 65), 101, 257, 600])
 def test_the_reference_is_the_definition(n):
     x = wide(operand("fft", n, "float64", n))
     assert error(scipy.fft.fft(x), by_definition(x, n, True)) < 3e-18
@@ -125,18 +127,39 @@ def test_error_over_all_primes_and_a_million_points(kernel, name, step, precisio
     for n in [*primes[::-1][::step], 1 << 20]:
         x, length = one_length(name, n, (2,), precision)
         result = run(kernel, getattr(ac, name), x, **length)
-        assert result is not None
+        if result is None:
+            assert (kernel.name, n) == ("torch", 1 << 20)
+            continue
         assert error(result, getattr(scipy.fft, name)(wide(x), **length)) <= BOUND[precision], f"n={n}"
 
 
-def test_a_single_transform_of_a_million_points(kernel):
-    for precision in ("float32", "float64"):
-        x = operand("fft", 1 << 20, precision)
-        result = run(kernel, ac.fft, x)
+@pytest.mark.parametrize("name", ["fft", "rfft", "irfft"])
+def test_a_single_transform_of_a_million_points(kernel, name):
+    for precision in ("float32", "float64") if EXTENDED else ("float32",):
+        x, length = one_length(name, 1 << 20, (), precision)
+        result = run(kernel, getattr(ac, name), x, **length)
         if result is None:
-            assert kernel.name == "pocketfft-threads"
+            assert kernel.name == "pocketfft-threads" or (kernel.name, name, precision) == ("torch", "irfft", "float64")
         else:
-            assert error(result, scipy.fft.fft(wide(x))) <= BOUND[precision]
+            assert error(result, getattr(scipy.fft, name)(wide(x), **length)) <= BOUND[precision]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", ["fft", "rfft", "irfft"])
+def test_error_at_random_lengths(kernel, name, precision):
+    """Long lengths with every sort of factor, where libraries switch algorithms."""
+    rng = np.random.default_rng(3)
+    for _ in range(25):
+        n = int(2.0 ** rng.uniform(11.5, 19))
+        if rng.random() < 0.5:
+            shift = int(rng.integers(3, 9))
+            n = max(n >> shift, 1) << shift
+        for batch in ((), (2,)):
+            x, length = one_length(name, n, batch, precision)
+            result = run(kernel, getattr(ac, name), x, **length)
+            if result is not None:
+                assert error(result, getattr(scipy.fft, name)(wide(x), **length)) <= BOUND[precision], f"{n}, {batch}"
 
 
 def test_what_is_refused(kernel):
@@ -145,21 +168,28 @@ def test_what_is_refused(kernel):
     refused = {"single": run(kernel, ac.fft, single) is None, "pair": run(kernel, ac.fft, pair) is None}
     refused["factor"] = run(kernel, ac.fft, operand("fft", (2, 2 * 29), "float64")) is None
     refused["factor, float32"] = run(kernel, ac.fft, operand("fft", (2, 2 * 29), "float32")) is None
-    refused["factor, loose"] = run(kernel, ac.fft, operand("fft", (2, 2 * 29), "float64"), tol=1e-12) is None
+    refused["factor, loose"] = run(kernel, ac.fft, operand("fft", (2, 2 * 29), "float64"), tol=1e-11) is None
     refused["factor of half"] = run(kernel, ac.rfft, operand("rfft", (2, 4 * 29), "float64")) is None
     refused["factor, odd"] = run(kernel, ac.rfft, operand("rfft", (2, 3 * 29), "float64")) is None
     refused["prime"] = run(kernel, ac.fft, operand("fft", (2, 29), "float64")) is None
     refused["large factor"] = run(kernel, ac.fft, operand("fft", (2, 2 * 151), "float64")) is None
+    refused["long, large factor"] = run(kernel, ac.fft, operand("fft", (2, 8 * 2909), "float32")) is None
+    refused["long, large factor, loose"] = (
+        run(kernel, ac.fft, operand("fft", (2, 8 * 2909), "float32"), tol=1e-4) is None
+    )
+    refused["million real"] = run(kernel, ac.rfft, operand("rfft", (2, 1 << 20), "float32")) is None
+    refused["one long inverse"] = run(kernel, ac.irfft, operand("irfft", (1, (1 << 17) + 1), "float64")) is None
+    refused["two long inverses"] = run(kernel, ac.irfft, operand("irfft", (2, (1 << 17) + 1), "float64")) is None
     refused["empty"] = run(kernel, ac.fft, np.zeros((0, 4))) is None
     refused["extended"] = run(kernel, ac.fft, np.zeros((2, 4), np.longdouble)) is None
     expected = {
         "pocketfft": set(),
-        "pocketfft-threads": {"single", "empty"},
-        "torch": {"factor", "factor of half", "empty", "extended"},
-    }
-    if kernel.name in expected:
-        assert {what for what, was in refused.items() if was} <= expected[kernel.name]
-        assert (kernel.name != "torch") or refused["factor"]
+        "pocketfft-threads": {"single", "one long inverse"},
+        "torch": {"factor", "factor of half", "long, large factor", "million real", "one long inverse", "empty",
+                  "extended"},
+    }  # fmt: skip
+    if kernel.name in expected and platform.machine() in ("x86_64", "AMD64"):
+        assert {what for what, was in refused.items() if was} == expected[kernel.name]
 
 
 # Arguments of every kind, together, against SciPy's meaning of them
@@ -237,7 +267,9 @@ def test_any_call_means_what_it_means_to_scipy(kernel, call):
     assert np.array_equal(x, before)
     if result is None:
         return
-    real = RESULT.get(str(np.dtype(x.dtype).name).replace("float128", "longdouble").replace("complex256", "clongdouble"))
+    real = RESULT.get(
+        str(np.dtype(x.dtype).name).replace("float128", "longdouble").replace("complex256", "clongdouble")
+    )
     real = real or "float64"
     assert type(result) is np.ndarray
     assert result.dtype == (real if name.startswith(TO_REAL) else COMPLEX[real])

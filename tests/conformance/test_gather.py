@@ -26,9 +26,10 @@ def run(name, device, function, *args, **kwargs):
     with ac.using(kernel=name, device=device):
         try:
             return function(*args, **kwargs)
-        except NoKernelError as refusal:
-            assert str(refusal).partition(f"{name} on {device}: ")[2].strip()
-            return None
+        except NoKernelError as error:
+            refusal = str(error)
+    assert refusal.partition(f"{name} on {device}: ")[2].strip()
+    return None
 
 
 def summed(values, index, size, axis):

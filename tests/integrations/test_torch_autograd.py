@@ -37,7 +37,7 @@ def test_gradients_of_one_axis(name, kernel):
         def function(x, n=n, axis=axis, norm=norm):
             return getattr(ac, name)(x, n, axis, norm)
 
-        with ac.using(kernel=kernel):
+        with ac.using(kernel=kernel, threads=2 if kernel == "pocketfft-threads" else 1):
             assert gradcheck(function, (x,))
             assert gradgradcheck(function, (x,))
 
@@ -51,8 +51,9 @@ def test_gradients_of_several_axes(name, end):
         def function(x, s=s, axes=axes, norm=norm):
             return getattr(ac, name + end)(x, s, axes, norm)
 
-        assert gradcheck(function, (x,))
-        assert gradgradcheck(function, (x,))
+        with ac.using(threads=1):
+            assert gradcheck(function, (x,))
+            assert gradgradcheck(function, (x,))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -61,7 +62,11 @@ def test_gradients_agree_with_torch_fft(name, kernel):
     several = name[-1] in "2n"
     for shape in ((3, 8, 9), (2, 5, 6)):
         x = operand(name, *shape)
-        for arguments in ((), ((4, 7) if several else 7,), ((6, 8) if several else 8, (0, 1) if several else 1, "ortho")):
+        for arguments in (
+            (),
+            ((4, 7) if several else 7,),
+            ((6, 8) if several else 8, (0, 1) if several else 1, "ortho"),
+        ):
             with ac.using(kernel=kernel):
                 ours = getattr(ac, name)(x, *arguments)
                 weights = torch.randn_like(ours)
@@ -196,7 +201,7 @@ def test_gradients_are_cast_to_their_operands():
 def test_only_what_needs_a_gradient_gets_one():
     a = torch.tensor([2.0, 3.0])
     b = torch.tensor([1.0, 5.0], requires_grad=True)
-    product, square, _ = call(Scale(), a, b, None)
+    product, _, _ = call(Scale(), a, b, None)
     product.sum().backward()
     assert a.grad is None
     assert b.grad.tolist() == [2.0, 3.0]
@@ -212,7 +217,7 @@ def test_the_tolerance_reaches_both_directions():
 
 def test_a_tolerance_that_no_kernel_meets_is_refused_while_recording():
     x = torch.ones(4, requires_grad=True)
-    with pytest.raises(RuntimeError, match="tol=1.0e-30"):
+    with pytest.raises(RuntimeError, match=r"tol=1\.0e-30"):
         ac.fft(x, tol=1e-30)
 
 

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 from typing import Any
 
@@ -91,11 +92,11 @@ class TilesKernel(Kernel):
 
     def share(self, workers: int, tasks: Sequence[Sequence[Any]], work: Callable[..., None], dtype: Any) -> None:
         """Do the tasks, in worker threads where there are several."""
-        import torch
+        xp = self.library().xp
 
         def drain(numbers: Iterable[int]) -> None:
-            scratch = Scratch(torch, dtype)
-            with torch.no_grad():
+            scratch = Scratch(xp, dtype)
+            with self.quiet():
                 for number in numbers:
                     if number >= len(tasks):
                         return
@@ -103,48 +104,92 @@ class TilesKernel(Kernel):
                         work(item, scratch)
 
         if workers == 1:
-            with torch_threads(1):
+            with self.alone():
                 drain(range(len(tasks)))
             return
         shared = count()
-        for future in [_pool(workers).submit(drain, shared) for _ in range(workers)]:
+        pool = _pool(self.native, workers)
+        for future in [pool.submit(drain, shared) for _ in range(workers)]:
             future.result()
 
+    def quiet(self) -> AbstractContextManager[Any]:
+        """Return what a thread needs around its work."""
+        import torch
 
-_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+        return torch.no_grad()
+
+    def alone(self) -> AbstractContextManager[Any]:
+        """Return what the caller's thread needs where it does the work itself: small products gain by one thread."""
+        return torch_threads(1)
+
+
+_pools: dict[tuple[str, int, int], ThreadPoolExecutor] = {}
 _pools_lock = threading.Lock()
 
 
-def _pool(workers: int) -> ThreadPoolExecutor:
-    """Return a pool of threads in each of which torch uses one thread.
+def _pool(library: str, workers: int) -> ThreadPoolExecutor:
+    """Return a pool of threads, in each of which torch uses one thread.
 
     torch's thread count belongs to the thread that sets it, save for a default that new threads read; that default is
     put back as soon as all workers have started. A forked process has none of its parent's threads and makes its own.
     """
-    key = (os.getpid(), workers)
+    key = (library, os.getpid(), workers)
     with _pools_lock:
         pool = _pools.get(key)
         if pool is None:
-            import torch
-
-            before = torch.get_num_threads()
-            started = threading.Barrier(workers + 1)
-
-            def start() -> None:
-                torch.set_num_threads(1)
-                started.wait()
-
             pool = ThreadPoolExecutor(workers, thread_name_prefix="adaptive-attention")
-            for _ in range(workers):
-                pool.submit(start)
-            started.wait()
-            torch.set_num_threads(before)
+            if library == "torch":
+                _start_torch(pool, workers)
             _pools[key] = pool
     return pool
 
 
+def _start_torch(pool: ThreadPoolExecutor, workers: int) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    started = threading.Barrier(workers + 1)
+
+    def start() -> None:
+        torch.set_num_threads(1)
+        started.wait()
+
+    for _ in range(workers):
+        pool.submit(start)
+    started.wait()
+    torch.set_num_threads(before)
+
+
+ONE_THREAD = 1 << 18  # OpenBLAS computes a product of M x K by K x N with M N K up to this in the thread that asks
+
+
+def _multiply(a: np.ndarray, b: np.ndarray, out: np.ndarray, accumulate: bool) -> None:
+    """Multiply batches of matrices in pieces that OpenBLAS does not share out among threads of its own.
+
+    Its threads and those that share the tiles would wait for each other; and they wait by spinning.
+    """
+    (m, k), n = a.shape[1:], b.shape[2]
+    pieces = -(-m * k * n // ONE_THREAD)
+    if pieces <= 1 or max(m, k, n) < 2:
+        if accumulate:
+            out += a @ b
+        else:
+            np.matmul(a, b, out=out)
+        return
+    longest = max(m, k, n)
+    step = -(-longest // min(pieces, longest))
+    for i in range(0, longest, step):
+        part = slice(i, i + step)
+        if n == longest:
+            _multiply(a, b[:, :, part], out[:, :, part], accumulate)
+        elif m == longest:
+            _multiply(a[:, part], b, out[:, part], accumulate)
+        else:
+            _multiply(a[:, :, part], b[:, part], out, accumulate or i > 0)
+
+
 class NumpyTilesKernel(TilesKernel):
-    """Tiles by NumPy's matrix products, whose BLAS brings its own threads."""
+    """Tiles by NumPy's matrix products; needs no torch."""
 
     name = "numpy-tiles"
     native = "numpy"
@@ -154,12 +199,7 @@ class NumpyTilesKernel(TilesKernel):
 
     def library(self) -> Library:
         def gemm(a: Any, b: Any, out: Any, alpha: float, accumulate: bool) -> None:
-            if alpha != 1.0:
-                a = a * a.dtype.type(alpha)
-            if accumulate:
-                out += a @ b
-            else:
-                np.matmul(a, b, out=out)
+            _multiply(a if alpha == 1.0 else a * a.dtype.type(alpha), b, out, accumulate)
 
         return Library(np, gemm, lambda values, dtype: values.astype(dtype))
 
@@ -172,12 +212,8 @@ class NumpyTilesKernel(TilesKernel):
     def repeat(self, array: Any, times: int) -> Any:
         return np.repeat(array, times, axis=-3)
 
-    def workers(self, threads: int) -> int:
-        return 1
+    def quiet(self) -> AbstractContextManager[Any]:
+        return np.errstate(invalid="ignore", over="ignore")  # NaN and infinite operands give NaN, as in torch
 
-    def share(self, workers: int, tasks: Sequence[Sequence[Any]], work: Callable[..., None], dtype: Any) -> None:
-        scratch = Scratch(np, dtype)
-        with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinite operands give NaN, as in torch
-            for task in tasks:
-                for item in task:
-                    work(item, scratch)
+    def alone(self) -> AbstractContextManager[Any]:
+        return nullcontext()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ...core.operation import Request
-from ...core.operations.attention_rule import Sizes, given, working
+from ...core.operations.attention_rule import Sizes, given, visited, working
 from ...core.topology import TileTopology
 from ...core.transfer import counters
 from ..base import Plan
@@ -100,6 +100,14 @@ class TiledKernel(Protocol):
         """Do the tasks, in worker threads where there are several."""
 
 
+def _tile_rows(request: Request) -> int:
+    """Return the queries of a tile: more where each sees many keys, so that the edges of a mask waste little."""
+    s, keys, rows = given(request).sizes, visited(request), 64
+    while rows < 256 and keys >= 16 * rows and given(request).mask is None:
+        rows *= 2
+    return max(1, min(rows, s.lq))
+
+
 class TiledPlan(Plan):
     """What a tiled kernel keeps for a request: the rows of its compiled mask, and how the work is shared out."""
 
@@ -113,7 +121,7 @@ class TiledPlan(Plan):
             self.layout = Layout(self.layout.b, s.heads, 1)
         self.library = kernel.library()
         self.dtype = kernel.dtype(working(request))
-        self.tile = (min(64, max(s.lq, 1)), 64)
+        self.tile = (_tile_rows(request), 64)
         self.topology: TileTopology | None = None
         self.rows: list[Row] | None = None
         if p.mask is not None:
@@ -152,15 +160,10 @@ class TiledPlan(Plan):
             repeats = s.heads // s.key_heads
             key, value = (self.kernel.repeat(a, repeats) for a in (key, value))
         q, k, v = (take(a, self.dtype) for a in (query, key, value))
-        xp = self.library.xp
-        bound = abs(self.request.params.scale) * _largest(xp, q) * _largest(xp, k)
         if bias is not None:
-            bias = layout.pairs(take(bias, self.dtype), s.batch)
-            finite = xp.where(bias == -math.inf, xp.zeros_like(bias), bias)
-            bound += float(abs(finite).max()) if math.prod(bias.shape) else 0.0
-            bias = _broadcast(bias, (*layout, s.lq, s.lk))
-        safe, scale = bound < SAFE, self.request.params.scale
-        return Problem(self.library, layout.queries(q), layout.keys(k), layout.keys(v), bias, scale, safe)
+            bias = _broadcast(layout.pairs(take(bias, self.dtype), s.batch), (*layout, s.lq, s.lk))
+        scale = self.request.params.scale
+        return Problem(self.library, layout.queries(q), layout.keys(k), layout.keys(v), bias, scale)
 
     def heads_at_once(self, programs: Sequence[Program], tasks: int) -> int:
         """Return how many key heads a step takes: as many as leave their scores in the cache and every thread busy."""
@@ -176,9 +179,18 @@ class TiledPlan(Plan):
         return 1 if self.flops < SMALL else self.kernel.workers(self.request.threads)
 
 
+def _largest_score(p: Problem, bias: Any) -> float:
+    """Return a bound of every score's size, by Cauchy and Schwarz; NaN where an operand has one."""
+    xp = p.library.xp
+    bound = abs(p.scale) * _largest(xp, p.query) * _largest(xp, p.key)
+    if bias is not None:
+        bound += float(abs(xp.where(bias == -math.inf, xp.zeros_like(bias), bias)).max())
+    return bound
+
+
 def _largest(xp: Any, array: Any) -> float:
-    """Return the largest Euclidean norm of a row, infinite or NaN where the array is."""
-    if not math.prod(array.shape):
+    """Return the largest Euclidean norm of a row."""
+    if not array.shape[-1]:
         return 0.0
     if xp is np:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -229,7 +241,7 @@ class BackwardPlan(TiledPlan):
         if dlse is not None:
             delta = delta - layout.queries(take(dlse[..., None], self.dtype))
         lse = xp.where(lse == -math.inf, xp.zeros_like(lse), lse)
-        if p.safe:
+        if _largest_score(p, bias) < SAFE:
             weight = xp.exp(-lse)
             grad, delta, lse = grad * weight, delta * weight, None
         dbias = None

@@ -5,8 +5,9 @@ in the processor's cache: product with the keys, exponential, product with the v
 rows and recomputes the scores from the saved logsumexp, so that memory grows with the length and never with its square
 (Dao et al., "FlashAttention: Fast and Memory-Efficient Exact Attention with IO-Awareness", 2022).
 
-The largest score is subtracted before the exponential only where that can matter: |q.k| <= |q||k| bounds every score.
-Where the bound is small no exponential can overflow, and a pass over the scores is saved at no cost in accuracy.
+The largest score of a query is subtracted before the exponential only where that matters. Going forward, exponentials
+are taken as they are and the sums tell afterwards whether all was well, or the row is done again. Going back, where
+there are no sums, |q.k| <= |q||k| bounds the scores beforehand. Either spares passes at no cost in accuracy.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from ...core.topology import FULL, TileTopology
 
 # Scores up to this size need no maximum: exp(2 * 40) times the length of any sequence is still a float32.
 SAFE = 40.0
+# Sums of exponentials in between are exact: what was lost to underflow is below 1e-20 of the sum, nothing overflowed,
+# and products with values up to 1e20 do not either.
+LOW, HIGH = 1e-18, 1e18
 COLUMNS = 1024  # keys of one chunk at most
 SCRATCH = 5 << 18  # bytes of scores worked on at a time: 1.25 MiB, which fits the second-level cache
 
@@ -208,7 +212,6 @@ class Problem(NamedTuple):
     value: Any  # (B, H, Lk, Dv)
     bias: Any  # (B, H, G, Lq, Lk), broadcast, or None
     scale: float
-    safe: bool
 
     def at(self, array: Any, b: int, h0: int, h1: int, row: Row) -> Any:
         """Return a row's part of an array that is laid out like the queries, as (heads, rows, last)."""
@@ -254,7 +257,7 @@ def _masked(s: Any, chunk: Chunk, log: Callable[[Any], Any] | None) -> None:
 
 def forward(p: Problem, out: Any, lse: Any, b: int, h0: int, h1: int, row: Row, scratch: Scratch) -> None:
     """Compute one row of tiles for some heads; ``lse`` (B, H, G, Lq) may be None."""
-    xp, heads = p.library.xp, h1 - h0
+    xp = p.library.xp
     out = out[b, h0:h1, :, row.start : row.stop]
     lse = None if lse is None else lse[b, h0:h1, :, row.start : row.stop]
     if not row.chunks:
@@ -262,43 +265,55 @@ def forward(p: Problem, out: Any, lse: Any, b: int, h0: int, h1: int, row: Row, 
         if lse is not None:
             lse[...] = -math.inf
         return
-    q = p.at(p.query, b, h0, h1, row)
-    count = q.shape[1]
-    total, acc = scratch.take("total", heads, count, 1), scratch.take("acc", heads, count, out.shape[-1])
-    top = None
-    for number, chunk in enumerate(row.chunks):
-        k = _keys(p, p.key, "key", b, h0, h1, chunk, scratch)
-        v = _keys(p, p.value, "value", b, h0, h1, chunk, scratch)
-        s = _scores(p, q, k, b, h0, h1, row, chunk, scratch)
-        if p.safe:
-            xp.exp(s, out=s)
-            _masked(s, chunk, None)
-        else:
-            _masked(s, chunk, _log(xp))
-            new = xp.amax(s, axis=-1, keepdims=True)
-            if number:
-                new = xp.maximum(new, top)
-            # A row that has kept nothing yet has -inf here; subtracting 0 instead keeps its weights zero.
-            shift = xp.where(new == -math.inf, xp.zeros_like(new), new)
-            if number:
-                fade = xp.exp(top - shift)
-                total *= fade
-                acc *= fade
-            top = new
-            s -= shift
-            xp.exp(s, out=s)
-        if number:
-            total += s.sum(axis=-1, keepdims=True)
-        else:
-            xp.sum(s, axis=-1, keepdims=True, out=total)
-        p.library.gemm(s, v, acc, 1.0, number > 0)
+    acc, total, top = _weigh(p, b, h0, h1, row, scratch, shift=False)
+    if not (float(total.min()) > LOW and float(total.max()) < HIGH):
+        acc, total, top = _weigh(p, b, h0, h1, row, scratch, shift=True)
     if lse is not None:
         logs = _log(xp)(total)
         if top is not None:
             logs += xp.where(total == 0, xp.zeros_like(top), top)
         lse[...] = logs.reshape(lse.shape)
-    xp.clip(total, 1e-37, None, out=total)  # 0 where a row keeps nothing; its result is zeros
+    if top is not None:
+        xp.clip(total, 1e-37, None, out=total)  # 0 where a row keeps nothing; its result is zeros
     xp.divide(acc.reshape(out.shape), total.reshape(*out.shape[:-1], 1), out=out)
+
+
+def _weigh(
+    p: Problem, b: int, h0: int, h1: int, row: Row, scratch: Scratch, *, shift: bool
+) -> tuple[Any, Any, Any]:
+    """Return the values weighted by exp(score - top) and the weights' sums; ``top`` is None without ``shift``."""
+    xp, heads = p.library.xp, h1 - h0
+    q = p.at(p.query, b, h0, h1, row)
+    total = scratch.take("total", heads, q.shape[1], 1)
+    acc = scratch.take("acc", heads, q.shape[1], p.value.shape[-1])
+    top = None
+    for number, chunk in enumerate(row.chunks):
+        k = _keys(p, p.key, "key", b, h0, h1, chunk, scratch)
+        v = _keys(p, p.value, "value", b, h0, h1, chunk, scratch)
+        s = _scores(p, q, k, b, h0, h1, row, chunk, scratch)
+        if shift:
+            _masked(s, chunk, _log(xp))
+            new = xp.amax(s, axis=-1, keepdims=True)
+            if number:
+                new = xp.maximum(new, top)
+            # A query that has kept nothing yet has -inf here; subtracting 0 instead keeps its weights zero.
+            base = xp.where(new == -math.inf, xp.zeros_like(new), new)
+            if number:
+                fade = xp.exp(top - base)
+                total *= fade
+                acc *= fade
+            top = new
+            s -= base
+            xp.exp(s, out=s)
+        else:
+            xp.exp(s, out=s)
+            _masked(s, chunk, None)
+        if number:
+            total += s.sum(axis=-1, keepdims=True)
+        else:
+            xp.sum(s, axis=-1, keepdims=True, out=total)
+        p.library.gemm(s, v, acc, 1.0, number > 0)
+    return acc, total, top
 
 
 def _log(xp: Any) -> Callable[[Any], Any]:

@@ -46,8 +46,8 @@ def _known_to_torch(request: Request) -> bool | str:
 def _accumulator(request: Request) -> str:
     """Return the dtype that sums are accumulated in.
 
-    Measured over 1e5 equal float32 values, sums one after another in float32 are off by up to 7e-4; in float64 by nothing
-    that float32 shows.
+    Measured over 1e5 equal float32 values: added one after another in float32 they are off by up to 7e-4, in float64
+    by nothing that float32 shows.
     """
     dtype = request.first.dtype
     wide = request.params.longest > SHORT
