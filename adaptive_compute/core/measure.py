@@ -325,7 +325,7 @@ def _views(registry: Registry, chosen: Collection[str]) -> dict[str, float]:
     return views
 
 
-def rows(profile: Profile, registry: Registry, limit: int = 12) -> list[Row]:
+def rows(profile: Profile, registry: Registry, limit: int = 8) -> list[Row]:
     """Return the lines of the profile's table: per operation the largest measured size of some parameter classes."""
     router = Router(registry, profile)
     state = _settings.current()

@@ -18,7 +18,7 @@ from ...core.transfer import counters
 from ..base import Kernel, Plan
 from .attention_plans import BackwardPlan, ForwardPlan
 from .attention_sdpa import SdpaKernel
-from .attention_tiles import Library, Scratch
+from .attention_tiles import Library, Problem, Scratch
 from .device import needs, torch_threads
 
 
@@ -90,18 +90,19 @@ class TilesKernel(Kernel):
         """Return how many workers a call of some threads has."""
         return threads
 
-    def share(self, workers: int, tasks: Sequence[Sequence[Any]], work: Callable[..., None], dtype: Any) -> None:
-        """Do the tasks, in worker threads where there are several."""
-        xp = self.library().xp
+    def share(
+        self, workers: int, tasks: Sequence[Sequence[Any]], step: Callable[..., None], problem: Problem, dtype: Any
+    ) -> None:
+        """Do the steps of all tasks, in worker threads where there are several."""
 
         def drain(numbers: Iterable[int]) -> None:
-            scratch = Scratch(xp, dtype)
+            scratch = Scratch(problem, dtype)
             with self.quiet():
                 for number in numbers:
                     if number >= len(tasks):
                         return
                     for item in tasks[number]:
-                        work(item, scratch)
+                        step(scratch, *item)
 
         if workers == 1:
             with self.alone():
@@ -213,7 +214,7 @@ class NumpyTilesKernel(TilesKernel):
         return np.repeat(array, times, axis=-3)
 
     def quiet(self) -> AbstractContextManager[Any]:
-        return np.errstate(invalid="ignore", over="ignore")  # NaN and infinite operands give NaN, as in torch
+        return np.errstate(all="ignore")  # as in torch
 
     def alone(self) -> AbstractContextManager[Any]:
         return nullcontext()

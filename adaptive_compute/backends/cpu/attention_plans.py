@@ -15,17 +15,19 @@ from ...core.transfer import counters
 from ..base import Plan
 from .attention_tiles import (
     COLUMNS,
+    HIGH,
+    LOW,
     SAFE,
     SCRATCH,
     Gradients,
     Library,
     Problem,
     Row,
-    Scratch,
     array_rows,
     backward,
     dense_rows,
     forward,
+    forward_shifted,
     topology_rows,
 )
 
@@ -96,8 +98,10 @@ class TiledKernel(Protocol):
     def workers(self, threads: int) -> int:
         """Return how many workers a call of some threads has."""
 
-    def share(self, workers: int, tasks: Sequence[Sequence[Any]], work: Callable[..., None], dtype: Any) -> None:
-        """Do the tasks, in worker threads where there are several."""
+    def share(
+        self, workers: int, tasks: Sequence[Sequence[Any]], step: Callable[..., None], problem: Problem, dtype: Any
+    ) -> None:
+        """Do the steps of all tasks, in worker threads where there are several."""
 
 
 def _tile_rows(request: Request) -> int:
@@ -162,8 +166,8 @@ class TiledPlan(Plan):
         q, k, v = (take(a, self.dtype) for a in (query, key, value))
         if bias is not None:
             bias = _broadcast(layout.pairs(take(bias, self.dtype), s.batch), (*layout, s.lq, s.lk))
-        scale = self.request.params.scale
-        return Problem(self.library, layout.queries(q), layout.keys(k), layout.keys(v), bias, scale)
+        rows = {"query": layout.queries(q)}
+        return Problem(self.library, layout.keys(k), layout.keys(v), bias, self.request.params.scale, rows)
 
     def heads_at_once(self, programs: Sequence[Program], tasks: int) -> int:
         """Return how many key heads a step takes: as many as leave their scores in the cache and every thread busy."""
@@ -182,7 +186,7 @@ class TiledPlan(Plan):
 def _largest_score(p: Problem, bias: Any) -> float:
     """Return a bound of every score's size, by Cauchy and Schwarz; NaN where an operand has one."""
     xp = p.library.xp
-    bound = abs(p.scale) * _largest(xp, p.query) * _largest(xp, p.key)
+    bound = abs(p.scale) * _largest(xp, p.rows["query"]) * _largest(xp, p.key)
     if bias is not None:
         bound += float(abs(xp.where(bias == -math.inf, xp.zeros_like(bias), bias)).max())
     return bound
@@ -206,23 +210,35 @@ class ForwardPlan(TiledPlan):
         out = empty((*layout, s.lq, s.dv), dtype=query.dtype)
         lse = empty((*layout, s.lq), dtype=self.dtype) if self.request.params.return_lse else None
         if not s.matrices * s.lq:
-            out = out.reshape(*query.shape[:-1], s.dv)
-            return out if lse is None else (out, lse.reshape(query.shape[:-1]))
+            return self.shaped(query, out, lse)
         p, programs = self.problem(query, key, value, bias), self.programs(mask)
+        p.rows["out"] = out
+        p.rows["total"] = total = empty((*layout, s.lq, 1), dtype=self.dtype)
         workers = self.workers()
         step = self.heads_at_once(programs, 1 if s.lq > 64 else workers)
         items = [
             (program.b, h, min(h + step, program.h1), row)
             for program in programs for h in range(program.h0, program.h1, step) for row in program.rows
         ]  # fmt: skip
+        self.kernel.share(workers, [[item] for item in items], forward, p, self.dtype)
+        if lse is not None:
+            lse[...] = self.log(total)[..., 0]
+            p.rows["lse"] = lse[..., None]
+        exact = (total > LOW) & (total < HIGH)
+        if not exact.all():
+            again = [[it] for it in items if not exact[it[0], it[1] : it[2], :, it[3].start : it[3].stop].all()]
+            self.kernel.share(workers, again, forward_shifted, p, self.dtype)
+        return self.shaped(query, out, lse)
 
-        def work(item: Any, scratch: Scratch) -> None:
-            b, h0, h1, row = item
-            forward(p, out, lse, b, h0, h1, row, scratch)
-
-        self.kernel.share(workers, [[item] for item in items], work, self.dtype)
-        out = out.reshape(*query.shape[:-1], s.dv)
+    def shaped(self, query: Any, out: Any, lse: Any) -> Any:
+        """Return the results in the caller's shape."""
+        out = out.reshape(*query.shape[:-1], self.sizes.dv)
         return out if lse is None else (out, lse.reshape(query.shape[:-1]))
+
+    def log(self, total: Any) -> Any:
+        """Return the logarithm of sums, which may be 0 or NaN."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.library.xp.log(total)
 
 
 class BackwardPlan(TiledPlan):
@@ -247,7 +263,8 @@ class BackwardPlan(TiledPlan):
         dbias = None
         if len(like) == 4:
             dbias = xp.zeros(layout.pairs(bias, s.batch).shape, dtype=self.dtype)
-        dquery = xp.empty(p.query.shape, dtype=self.dtype)
+        dquery = xp.empty(p.rows["query"].shape, dtype=self.dtype)
+        p.rows.update(grad=grad, delta=delta, dquery=dquery, **({} if lse is None else {"lse": lse}))
         workers = self.workers()
         # Rows that share keys add to the same gradients. Either each task has heads of its own, or, where there are
         # too few heads (or a bias that they share), each has rows of its own and adds to gradients of its own.
@@ -266,15 +283,9 @@ class BackwardPlan(TiledPlan):
         dvalues = [xp.zeros(p.value.shape, dtype=self.dtype) for _ in range(copies)]
         owned = dbias is None or (dbias.shape[3] == s.lq and workers == 1) or dbias.shape[3] > 1
         dbiases = [dbias if owned else xp.zeros_like(dbias) for _ in range(copies)]
-        gradients = [
-            Gradients(grad, delta, lse, dquery, dk, dv, db) for dk, dv, db in zip(dkeys, dvalues, dbiases)
-        ]
-
-        def work(item: Any, scratch: Scratch) -> None:
-            part, b, h0, h1, row = item
-            backward(p, gradients[part], b, h0, h1, row, scratch)
-
-        self.kernel.share(workers, tasks, work, self.dtype)
+        gradients = [Gradients(*parts) for parts in zip(dkeys, dvalues, dbiases)]
+        steps = [[(gradients[part], *item) for part, *item in task] for task in tasks]
+        self.kernel.share(workers, steps, backward, p, self.dtype)
         results = [dquery, _total(dkeys), _total(dvalues)]
         if dbias is not None:
             results.append(dbias if owned else _total(dbiases))

@@ -187,58 +187,106 @@ def _chunks(
     return tuple(chunks)
 
 
-class Scratch:
-    """Buffers of one worker, grown to what its largest row needs: fresh memory for each would cost page faults."""
-
-    def __init__(self, xp: Any, dtype: Any) -> None:
-        self.xp, self.dtype = xp, dtype
-        self.held: dict[str, Any] = {}
-
-    def take(self, name: str, *shape: int) -> Any:
-        """Return an array of this shape whose contents are arbitrary."""
-        size = math.prod(shape)
-        buffer = self.held.get(name)
-        if buffer is None or buffer.shape[0] < size:
-            buffer = self.held[name] = self.xp.empty(size, dtype=self.dtype)
-        return buffer[:size].reshape(shape)
-
-
 class Problem(NamedTuple):
-    """The arrays of one call. B batches, H key heads, G query heads for each of them."""
+    """The arrays of one call. B batches, H key heads, G query heads for each of them.
+
+    ``rows`` holds by name what is laid out like the queries, as (B, H, G, Lq, last): ``query`` itself; forward also
+    ``out`` and ``total`` (sums of exponentials), which are written, and ``lse``, written where a row is done again;
+    backward ``grad``, ``delta``, perhaps ``lse``, and ``dquery``, which is written.
+    """
 
     library: Library
-    query: Any  # (B, H, G, Lq, D)
     key: Any  # (B, H, Lk, D)
     value: Any  # (B, H, Lk, Dv)
     bias: Any  # (B, H, G, Lq, Lk), broadcast, or None
     scale: float
-
-    def at(self, array: Any, b: int, h0: int, h1: int, row: Row) -> Any:
-        """Return a row's part of an array that is laid out like the queries, as (heads, rows, last)."""
-        part = array[b, h0:h1, :, row.start : row.stop]
-        return part.reshape(h1 - h0, part.shape[1] * part.shape[2], part.shape[3])
+    rows: dict[str, Any]
 
 
-def _keys(p: Problem, array: Any, name: str, b: int, h0: int, h1: int, chunk: Chunk, scratch: Scratch) -> Any:
+class Heads:
+    """A problem cut to some heads of one batch: the views that many steps share."""
+
+    def __init__(self, p: Problem, b: int, h0: int, h1: int) -> None:
+        self.at = (b, h0, h1)
+        self.key, self.value = p.key[b, h0:h1], p.value[b, h0:h1]
+        self.key_t, self.value_t = self.key.swapaxes(1, 2), self.value.swapaxes(1, 2)
+        self.bias = None if p.bias is None else p.bias[b, h0:h1]
+        self.grouped = p.rows["query"].shape[2] > 1
+        self.rows = {name: a[b, h0:h1] if self.grouped else a[b, h0:h1, 0] for name, a in p.rows.items()}
+
+    def cut(self, name: str, row: Row) -> Any:
+        """Return a row of tiles as (heads, queries, last): a view, but a copy where heads are grouped."""
+        if not self.grouped:
+            return self.rows[name][:, row.start : row.stop]
+        part = self.rows[name][:, :, row.start : row.stop]
+        return part.reshape(part.shape[0], part.shape[1] * part.shape[2], part.shape[3])
+
+    def put(self, name: str, row: Row, values: Any) -> None:
+        """Write a row of tiles."""
+        if self.grouped:
+            target = self.rows[name][:, :, row.start : row.stop]
+            target[...] = values.reshape(target.shape)
+        else:
+            self.rows[name][:, row.start : row.stop] = values
+
+
+class Scratch:
+    """Buffers and views of one worker, kept from step to step: memory that is fresh each time costs page faults."""
+
+    def __init__(self, p: Problem, dtype: Any) -> None:
+        self.problem, self.dtype = p, dtype
+        self._buffers: dict[str, Any] = {}
+        self._views: dict[tuple[Any, ...], Any] = {}
+        self._heads: Heads | None = None
+
+    def take(self, name: str, *shape: int) -> Any:
+        """Return an array of this shape whose contents are arbitrary."""
+        view = self._views.get((name, shape))
+        if view is None:
+            size = math.prod(shape)
+            buffer = self._buffers.get(name)
+            if buffer is None or buffer.shape[0] < size:
+                buffer = self._buffers[name] = self.problem.library.xp.empty(size, dtype=self.dtype)
+                self._views = {key: kept for key, kept in self._views.items() if key[0] != name}
+            view = self._views[name, shape] = buffer[:size].reshape(shape)
+        return view
+
+    def heads(self, b: int, h0: int, h1: int) -> Heads:
+        """Return the problem cut to some heads; consecutive steps mostly ask for the same."""
+        if self._heads is None or self._heads.at != (b, h0, h1):
+            self._heads = Heads(self.problem, b, h0, h1)
+        return self._heads
+
+
+def _gathered(array: Any, name: str, chunk: Chunk, scratch: Scratch) -> Any:
     """Return the keys (or values) of a chunk as one batch of matrices; a copy where they do not lie side by side."""
     if len(chunk.pieces) == 1:
         ((j0, j1),) = chunk.pieces
-        return array[b, h0:h1, j0:j1]
-    out = scratch.take(name, h1 - h0, chunk.width, array.shape[-1])
-    p.library.xp.concatenate([array[b, h0:h1, j0:j1] for j0, j1 in chunk.pieces], axis=1, out=out)
+        return array[:, j0:j1]
+    out = scratch.take(name, array.shape[0], chunk.width, array.shape[2])
+    scratch.problem.library.xp.concatenate([array[:, j0:j1] for j0, j1 in chunk.pieces], axis=1, out=out)
     return out
 
 
-def _scores(p: Problem, q: Any, k: Any, b: int, h0: int, h1: int, row: Row, chunk: Chunk, scratch: Scratch) -> Any:
-    """Return the scaled scores of a chunk with the bias added, as (heads, rows, keys)."""
-    s = scratch.take("scores", h1 - h0, q.shape[1], chunk.width)
-    p.library.gemm(q, k.swapaxes(1, 2), s, p.scale, False)
-    if p.bias is not None:
-        grouped = s.reshape(h1 - h0, -1, row.stop - row.start, chunk.width)
+def _transposed(array: Any, gathered: Any, chunk: Chunk) -> Any:
+    """Return a chunk of transposed keys (or values): a view of the whole where they lie side by side."""
+    if len(chunk.pieces) == 1:
+        ((j0, j1),) = chunk.pieces
+        return array[:, :, j0:j1]
+    return gathered.swapaxes(1, 2)
+
+
+def _scores(heads: Heads, q: Any, key_t: Any, row: Row, chunk: Chunk, scratch: Scratch) -> Any:
+    """Return the scaled scores of a chunk with the bias added, as (heads, queries, keys)."""
+    p = scratch.problem
+    s = scratch.take("scores", q.shape[0], q.shape[1], chunk.width)
+    p.library.gemm(q, key_t, s, p.scale, False)
+    if heads.bias is not None:
+        grouped = s.reshape(s.shape[0], -1, row.stop - row.start, chunk.width)
         c = 0
         for j0, j1 in chunk.pieces:
             part = grouped[..., c : c + j1 - j0]
-            part += p.bias[b, h0:h1, :, row.start : row.stop, j0:j1]
+            part += heads.bias[:, :, row.start : row.stop, j0:j1]
             c += j1 - j0
     return s
 
@@ -255,65 +303,63 @@ def _masked(s: Any, chunk: Chunk, log: Callable[[Any], Any] | None) -> None:
             part += log(block)
 
 
-def forward(p: Problem, out: Any, lse: Any, b: int, h0: int, h1: int, row: Row, scratch: Scratch) -> None:
-    """Compute one row of tiles for some heads; ``lse`` (B, H, G, Lq) may be None."""
-    xp = p.library.xp
-    out = out[b, h0:h1, :, row.start : row.stop]
-    lse = None if lse is None else lse[b, h0:h1, :, row.start : row.stop]
+def forward(scratch: Scratch, b: int, h0: int, h1: int, row: Row) -> None:
+    """Compute one row of tiles for some heads, taking the exponentials as they are.
+
+    Where ``total`` comes out beyond LOW and HIGH the row is not exact, and ``forward_shifted`` must do it again.
+    """
+    p, heads = scratch.problem, scratch.heads(b, h0, h1)
     if not row.chunks:
-        out[...] = 0
-        if lse is not None:
-            lse[...] = -math.inf
+        heads.put("total", row, p.library.xp.zeros_like(heads.cut("total", row)))
         return
-    acc, total, top = _weigh(p, b, h0, h1, row, scratch, shift=False)
-    if not (float(total.min()) > LOW and float(total.max()) < HIGH):
-        acc, total, top = _weigh(p, b, h0, h1, row, scratch, shift=True)
-    if lse is not None:
-        logs = _log(xp)(total)
-        if top is not None:
-            logs += xp.where(total == 0, xp.zeros_like(top), top)
-        lse[...] = logs.reshape(lse.shape)
-    if top is not None:
-        xp.clip(total, 1e-37, None, out=total)  # 0 where a row keeps nothing; its result is zeros
-    xp.divide(acc.reshape(out.shape), total.reshape(*out.shape[:-1], 1), out=out)
-
-
-def _weigh(
-    p: Problem, b: int, h0: int, h1: int, row: Row, scratch: Scratch, *, shift: bool
-) -> tuple[Any, Any, Any]:
-    """Return the values weighted by exp(score - top) and the weights' sums; ``top`` is None without ``shift``."""
-    xp, heads = p.library.xp, h1 - h0
-    q = p.at(p.query, b, h0, h1, row)
-    total = scratch.take("total", heads, q.shape[1], 1)
-    acc = scratch.take("acc", heads, q.shape[1], p.value.shape[-1])
-    top = None
+    xp, q = p.library.xp, heads.cut("query", row)
+    acc = scratch.take("acc", q.shape[0], q.shape[1], p.value.shape[-1])
+    total = scratch.take("total", q.shape[0], q.shape[1], 1) if heads.grouped else heads.cut("total", row)
     for number, chunk in enumerate(row.chunks):
-        k = _keys(p, p.key, "key", b, h0, h1, chunk, scratch)
-        v = _keys(p, p.value, "value", b, h0, h1, chunk, scratch)
-        s = _scores(p, q, k, b, h0, h1, row, chunk, scratch)
-        if shift:
-            _masked(s, chunk, _log(xp))
-            new = xp.amax(s, axis=-1, keepdims=True)
-            if number:
-                new = xp.maximum(new, top)
-            # A query that has kept nothing yet has -inf here; subtracting 0 instead keeps its weights zero.
-            base = xp.where(new == -math.inf, xp.zeros_like(new), new)
-            if number:
-                fade = xp.exp(top - base)
-                total *= fade
-                acc *= fade
-            top = new
-            s -= base
-            xp.exp(s, out=s)
-        else:
-            xp.exp(s, out=s)
-            _masked(s, chunk, None)
+        k = _gathered(heads.key, "key", chunk, scratch) if len(chunk.pieces) > 1 else None
+        s = _scores(heads, q, _transposed(heads.key_t, k, chunk), row, chunk, scratch)
+        xp.exp(s, out=s)
+        _masked(s, chunk, None)
         if number:
             total += s.sum(axis=-1, keepdims=True)
         else:
             xp.sum(s, axis=-1, keepdims=True, out=total)
-        p.library.gemm(s, v, acc, 1.0, number > 0)
-    return acc, total, top
+        p.library.gemm(s, _gathered(heads.value, "value", chunk, scratch), acc, 1.0, number > 0)
+    if heads.grouped:
+        heads.put("total", row, total)
+        acc /= total
+        heads.put("out", row, acc)
+    else:
+        xp.divide(acc, total, out=heads.cut("out", row))
+
+
+def forward_shifted(scratch: Scratch, b: int, h0: int, h1: int, row: Row) -> None:
+    """Compute one row of tiles for some heads, subtracting each query's largest score before the exponential."""
+    p, heads = scratch.problem, scratch.heads(b, h0, h1)
+    xp, log, q = p.library.xp, _log(p.library.xp), heads.cut("query", row)
+    acc = scratch.take("acc", q.shape[0], q.shape[1], p.value.shape[-1])
+    total = scratch.take("total", q.shape[0], q.shape[1], 1)
+    acc[...], total[...] = 0, 0
+    top = xp.full_like(total, -math.inf)
+    for chunk in row.chunks:
+        k = _gathered(heads.key, "key", chunk, scratch)
+        s = _scores(heads, q, k.swapaxes(1, 2), row, chunk, scratch)
+        _masked(s, chunk, log)
+        new = xp.maximum(xp.amax(s, axis=-1, keepdims=True), top)
+        # A query that has kept nothing yet has -inf here; subtracting 0 instead keeps its weights zero.
+        base = xp.where(new == -math.inf, xp.zeros_like(new), new)
+        fade = xp.exp(top - base)
+        total *= fade
+        acc *= fade
+        top = new
+        s -= base
+        xp.exp(s, out=s)
+        total += s.sum(axis=-1, keepdims=True)
+        p.library.gemm(s, _gathered(heads.value, "value", chunk, scratch), acc, 1.0, True)
+    if "lse" in heads.rows:
+        heads.put("lse", row, log(total) + xp.where(total == 0, xp.zeros_like(top), top))
+    acc /= xp.where(total == 0, xp.full_like(total, 1.0), total)  # a query that keeps nothing gives zeros
+    heads.put("out", row, acc)
 
 
 def _log(xp: Any) -> Callable[[Any], Any]:
@@ -329,37 +375,32 @@ def _log(xp: Any) -> Callable[[Any], Any]:
 
 
 class Gradients(NamedTuple):
-    """What the gradient reads besides the problem, and where it writes.
+    """Where the gradient of keys, values and bias is added up."""
+
+    dkey: Any  # (B, H, Lk, D)
+    dvalue: Any  # (B, H, Lk, Dv)
+    dbias: Any  # (B or 1, H or 1, G or 1, Lq or 1, Lk or 1), or None
+
+
+def backward(scratch: Scratch, g: Gradients, b: int, h0: int, h1: int, row: Row) -> None:
+    """Compute the gradient of one row of tiles for some heads.
 
     The weights are exp(score - lse). Where scores are known to be small, ``grad`` and ``delta`` come multiplied by
-    exp(-lse), which spares a pass over the scores, and ``lse`` is None.
+    exp(-lse), which spares a pass over the scores, and there is no ``lse``.
     """
-
-    grad: Any  # (B, H, G, Lq, Dv)
-    delta: Any  # (B, H, G, Lq, 1): sum(grad * out) - gradient of lse
-    lse: Any  # (B, H, G, Lq, 1), 0 for rows that keep nothing; or None
-    dquery: Any  # like the queries
-    dkey: Any  # (B, H, Lk, D), added to
-    dvalue: Any  # (B, H, Lk, Dv), added to
-    dbias: Any  # (B or 1, H or 1, G or 1, Lq or 1, Lk or 1), added to, or None
-
-
-def backward(p: Problem, g: Gradients, b: int, h0: int, h1: int, row: Row, scratch: Scratch) -> None:
-    """Compute the gradient of one row of tiles for some heads."""
-    xp, gemm, heads = p.library.xp, p.library.gemm, h1 - h0
-    dquery = g.dquery[b, h0:h1, :, row.start : row.stop]
+    p, heads = scratch.problem, scratch.heads(b, h0, h1)
+    xp, gemm = p.library.xp, p.library.gemm
+    q = heads.cut("query", row)
+    dq = scratch.take("acc", *q.shape)
     if not row.chunks:
-        dquery[...] = 0
-        return
-    q, grad = p.at(p.query, b, h0, h1, row), p.at(g.grad, b, h0, h1, row)
-    delta = p.at(g.delta, b, h0, h1, row)
-    lse = None if g.lse is None else p.at(g.lse, b, h0, h1, row)
-    count = q.shape[1]
-    dq = scratch.take("acc", heads, count, q.shape[-1])
+        dq[...] = 0
+    grad, delta = heads.cut("grad", row), heads.cut("delta", row)
+    lse = heads.cut("lse", row) if "lse" in heads.rows else None
+    dkey, dvalue = g.dkey[b, h0:h1], g.dvalue[b, h0:h1]
     for number, chunk in enumerate(row.chunks):
-        k = _keys(p, p.key, "key", b, h0, h1, chunk, scratch)
-        v = _keys(p, p.value, "value", b, h0, h1, chunk, scratch)
-        s = _scores(p, q, k, b, h0, h1, row, chunk, scratch)
+        k = _gathered(heads.key, "key", chunk, scratch)
+        v = _gathered(heads.value, "value", chunk, scratch) if len(chunk.pieces) > 1 else None
+        s = _scores(heads, q, _transposed(heads.key_t, k, chunk), row, chunk, scratch)
         if lse is None:
             xp.exp(s, out=s)
             _masked(s, chunk, None)
@@ -367,21 +408,21 @@ def backward(p: Problem, g: Gradients, b: int, h0: int, h1: int, row: Row, scrat
             _masked(s, chunk, _log(xp))
             s -= lse
             xp.exp(s, out=s)
-        ds = scratch.take("ds", heads, count, chunk.width)
-        gemm(grad, v.swapaxes(1, 2), ds, 1.0, False)
+        ds = scratch.take("ds", *s.shape)
+        gemm(grad, _transposed(heads.value_t, v, chunk), ds, 1.0, False)
         ds -= delta
         ds *= s
         if g.dbias is not None:
-            grouped = ds.reshape(heads, -1, row.stop - row.start, chunk.width)
+            grouped = ds.reshape(ds.shape[0], -1, row.stop - row.start, chunk.width)
             _add_to_bias(g.dbias, grouped, b, h0, h1, row, chunk)
         gemm(ds, k, dq, p.scale, number > 0)
+        s_t, ds_t = s.swapaxes(1, 2), ds.swapaxes(1, 2)
         c = 0
         for j0, j1 in chunk.pieces:
-            columns = slice(c, c + j1 - j0)
-            gemm(s[..., columns].swapaxes(1, 2), grad, g.dvalue[b, h0:h1, j0:j1], 1.0, True)
-            gemm(ds[..., columns].swapaxes(1, 2), q, g.dkey[b, h0:h1, j0:j1], p.scale, True)
+            gemm(s_t[:, c : c + j1 - j0], grad, dvalue[:, j0:j1], 1.0, True)
+            gemm(ds_t[:, c : c + j1 - j0], q, dkey[:, j0:j1], p.scale, True)
             c += j1 - j0
-    dquery[...] = dq.reshape(dquery.shape)
+    heads.put("dquery", row, dq)
 
 
 def _add_to_bias(dbias: Any, ds: Any, b: int, h0: int, h1: int, row: Row, chunk: Chunk) -> None:

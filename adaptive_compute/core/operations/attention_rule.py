@@ -221,6 +221,10 @@ class Attention(_Family):
     def _params(self, mask: Mask | None, scale: float) -> AttentionParams:
         return AttentionParams(mask, scale, False, None)
 
+    def describe(self, request: Request) -> str:
+        mask = "" if request.params.mask is None else f", {request.params.mask!r}"
+        return f"{super().describe(request)}{mask}"
+
     def arrays(self, request: Request, rng: np.random.Generator) -> tuple[Any, ...]:
         return _random(given(request), rng)
 

@@ -90,6 +90,9 @@ class Elementwise(Operation):
             raise DtypeError(f"dtype {dtype!r} is not one of those computed in: {', '.join(ACCEPTED)}")
         return _request(EXAMPLE, (shape, shape), dtype)
 
+    def describe(self, request: Request) -> str:
+        return f"{request.params} of {super().describe(request)}"
+
     def arrays(self, request: Request, rng: np.random.Generator) -> tuple[Any, ...]:
         return tuple(None if o is None else _random(o, rng) for o in request.operands)
 

@@ -95,7 +95,7 @@ class FFT(Operation):
                     for n in lengths[::step]:
                         for batch in _batches(n, points, between=not quick):
                             yield _sample(kind, real, (batch, n), (1,))
-                    for n in (lengths[1], lengths[3] // 2) if quick else (lengths[1], lengths[2], lengths[3] // 2):
+                    for n in (lengths[1], lengths[3] // 2):
                         for batch in _batches(n, points):
                             yield _sample(kind, real, (n, max(batch, 2)), (0,))
                     for n in sides[::step]:
@@ -124,6 +124,10 @@ class FFT(Operation):
         params = FFTParams("c2c", True, shape[-1:], (len(shape) - 1,), NONE)
         x = Operand(shape, dtype, "cpu", "numpy")
         return Request(self, (x,), params, None, _settings.threads(_settings.current()))
+
+    def describe(self, request: Request) -> str:
+        axes = ",".join(map(str, request.params.axes))
+        return f"{request.params.kind} over axis {axes} of {super().describe(request)}"
 
     def arrays(self, request: Request, rng: np.random.Generator) -> tuple[Any, ...]:
         x = request.first
@@ -155,11 +159,11 @@ def _sizes(request: Request) -> tuple[int, int, int]:
 # Powers of two, products of small primes, and numbers with a large prime, as ``features`` tells them apart; the sides
 # of squares for transforms over two axes beside them.
 _LENGTHS = (
-    (8, 64, 512, 4096, 1 << 15, 1 << 18, 1 << 20),
+    (8, 64, 512, 4096, 1 << 16, 1 << 20),
     (12, 120, 1500, 18000, 360360),
-    (17, 211, 2003, 20011, 200003),
+    (17, 211, 2003, 100003),
 )
-_SIDES = ((8, 32, 128, 512), (12, 60, 250, 750), (17, 62, 254, 698))
+_SIDES = ((8, 64, 512), (12, 80, 500), (17, 86, 502))
 
 
 def _precision(dtype: str) -> Any:

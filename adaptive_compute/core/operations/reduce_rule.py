@@ -95,6 +95,10 @@ class Reduce(Operation):
         result_dtype("sum", dtype)
         return _request("sum", shape, dtype, (len(shape) - 1,) if shape else ())
 
+    def describe(self, request: Request) -> str:
+        axes = ",".join(map(str, request.params.axes))
+        return f"{request.params.function} over axis {axes} of {super().describe(request)}"
+
     def arrays(self, request: Request, rng: np.random.Generator) -> tuple[Any, ...]:
         x = request.first
         if x.dtype == "bool":
