@@ -64,7 +64,9 @@ class Kernel:
         """
         features = self.features(request)
         curve = curves.get(features.name)
-        return None if curve is None else curve.at(features.at)
+        if curve is None or curve.coordinates != len(features.at):
+            return None
+        return curve.at(features.at)
 
     def __repr__(self) -> str:
         return f"<kernel {self.operation}/{self.name} on {self.device}>"

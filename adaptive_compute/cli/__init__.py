@@ -37,7 +37,12 @@ def _every_command(
     ] = False,
 ) -> None:
     """Measure this machine, see where calls run, and find out why."""
-    _settings.base()  # a bad ADAPTIVE_... variable is told here, whichever command was asked for
+    backend = _settings.base().backend  # a bad ADAPTIVE_... variable is told here, whichever command was asked for
+    if backend is not None:
+        from ..core.registry import registry
+
+        if backend not in registry.backends():
+            raise ArgumentError(f"ADAPTIVE_BACKEND={backend!r} is not known; use {', '.join(registry.backends())}")
 
 
 def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:

@@ -90,20 +90,21 @@ def _missing(registry: Registry) -> list[dict[str, str]]:
 
 def _profile(registry: Registry) -> dict[str, Any]:
     from ..core.dispatcher import dispatcher
-    from ..core.errors import ProfileError
+    from ..core.errors import MissingProfileError, ProfileError
     from ..core.operations import operations
     from ..core.profile import Profile
     from .profile import rejected
 
-    path = dispatcher.profile_path()
     report: dict[str, Any] = {
-        "path": str(path), "state": "missing", "reason": None, "remedy": "adaptive profile",
+        "path": None, "state": "missing", "reason": None, "remedy": "adaptive profile",
         "facts": {}, "stale": {}, "rejected": [], "unmeasured": [],
     }  # fmt: skip
-    if not path.exists():
-        return report
     try:
+        path = dispatcher.profile_path()
+        report["path"] = str(path)
         profile = Profile.load(path)
+    except MissingProfileError:
+        return report
     except ProfileError as error:
         return {**report, "state": "damaged", "reason": str(error)}
     profile.validate({device: registry.backend_of(device).validators(device) for device in registry.devices()})

@@ -40,12 +40,13 @@ def command(
     from ..core.dispatcher import dispatcher
     from ..core.errors import ArgumentError
     from ..core.measure import measure, rows
+    from ..core.profile import profile_path
 
     if budget is not None and not budget > 0:
         raise ArgumentError(f"--budget must be a positive number of seconds, got {budget:g}")
     for name in backend or ():
         dispatcher.registry.require(name)
-    path = output or dispatcher.profile_path()
+    path = profile_path(str(output)) if output else dispatcher.profile_path()
     check_writable(path)
     with progress() as report:
         limits = {"operations": op or None, "backends": backend or None}
@@ -67,9 +68,9 @@ def check_writable(path: Path) -> None:
     """Raise ProfileError where a profile could not be written, before the time is spent on measuring one."""
     from ..core.errors import ProfileError
 
-    if path.is_dir():
-        raise ProfileError(f"cannot write {path}: it is a folder")
     try:
+        if path.is_dir():
+            raise ProfileError(f"cannot write {path}: it is a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
@@ -80,20 +81,21 @@ def check_writable(path: Path) -> None:
 
 def keep(profile: Profile, path: Path, *, merge: bool) -> None:
     """Save a profile; ``merge`` keeps what the file holds besides, where it is a profile and still holds."""
-    from ..core.errors import ProfileError
+    from ..core.errors import MissingProfileError, ProfileError
     from ..core.profile import Profile, locked
 
     with locked(path):
-        if path.exists():
-            try:
-                old = Profile.load(path)
-            except ProfileError as error:
-                note(f"replaced: {error}")
-            else:
-                if merge:
-                    _tell_dropped(old, profile)
-                    old.merge(profile)
-                    profile = old
+        try:
+            old = Profile.load(path)
+        except MissingProfileError:
+            pass
+        except ProfileError as error:
+            note(f"replaced: {error}")
+        else:
+            if merge:
+                _tell_dropped(old, profile)
+                old.merge(profile)
+                profile = old
         profile.save(path)
 
 

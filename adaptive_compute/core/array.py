@@ -134,9 +134,15 @@ class TorchKind(ArrayKind):
         return torch is not None and issubclass(kind, torch.Tensor)
 
     def describe(self, array: Any) -> Operand:
+        if array.is_nested or str(array.layout) != "torch.strided" or array.device.type == "meta":
+            raise DtypeError(
+                f"a torch tensor must be dense and hold data; this one has layout {array.layout} on {array.device}"
+            )
         return Operand(tuple(array.shape), str(array.dtype)[6:], str(array.device), "torch")
 
     def to_numpy(self, array: Any) -> np.ndarray:
+        if array._is_zerotensor() or sys.modules["torch"]._C._functorch.is_functorch_wrapped_tensor(array):
+            raise DtypeError("a tensor inside torch.func or forward-mode differentiation has no data to compute with")
         array = array.detach()
         if array.is_conj() or array.is_neg():
             counters.count_copy("torch tensor with a lazy conjugate or negative bit")
@@ -148,8 +154,8 @@ class TorchKind(ArrayKind):
 
         if not array.flags.writeable:
             array = _writable_view(array)
-        if any(stride < 0 for stride in array.strides):
-            counters.count_copy("NumPy array with a negative stride, for torch")
+        if any(stride < 0 or stride % array.itemsize for stride in array.strides):
+            counters.count_copy("NumPy array with strides that torch cannot have")
             array = array.copy()
         return torch.from_numpy(array)
 
@@ -165,7 +171,11 @@ class TorchKind(ArrayKind):
         return torch.as_tensor(values, dtype=like.real.dtype if like.is_complex() else like.dtype, device=like.device)
 
     def needs_gradient(self, array: Any) -> bool:
-        return bool(array.requires_grad) and sys.modules["torch"].is_grad_enabled()
+        torch = sys.modules["torch"]
+        forward = torch.autograd.forward_ad
+        if getattr(forward, "_current_level", -1) >= 0 and forward.unpack_dual(array).tangent is not None:
+            raise DtypeError("forward-mode differentiation is not supported; its tangent would be lost without a word")
+        return bool(array.requires_grad) and torch.is_grad_enabled()
 
     def differentiate(self, run: Any, operation: Any, params: Any, arrays: tuple[Any, ...]) -> Any:
         # By name, because integrations stand above the core and are loaded only when their library is in use.

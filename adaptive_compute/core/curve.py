@@ -97,8 +97,13 @@ class Curve:
         self._worst = max(errors) if errors else None
         self._axis = _Axis(self.points, 0) if self.points[0].at else None
 
+    @property
+    def coordinates(self) -> int:
+        """Number of coordinates of each point."""
+        return len(self.points[0].at)
+
     def at(self, at: Sequence[float]) -> Estimate:
         """Predict at the given coordinates; beyond the measured range by the last slope, flagged as extrapolated."""
         values = self._axis.value(at, 0) if self._axis is not None else _leaf(self.points)
         error = self._worst if math.isnan(values.error) else values.error
-        return Estimate(2.0**values.time, values.spread, error, values.outside)
+        return Estimate(2.0 ** min(values.time, 60.0), values.spread, error, values.outside)

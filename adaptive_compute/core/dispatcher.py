@@ -17,13 +17,14 @@ from .errors import (
     ArgumentError,
     DeviceError,
     DeviceLost,
+    MissingProfileError,
     NoProfileWarning,
     ProfileError,
     SetAsideWarning,
     TooLargeError,
 )
 from .operation import Operation, Request
-from .profile import Profile, default_path
+from .profile import Profile, profile_path
 from .registry import Registry, registry
 from .router import Decision, Router
 from .settings import Settings
@@ -37,7 +38,7 @@ ENTRY_LIMIT = 4096  # decisions kept, whatever their plans hold
 FAST_LIMIT = 4096  # calls that user functions keep under keys of their own
 
 
-class Explained(Exception):  # noqa: N818 - not an error: it carries a decision out of a call that must not run
+class Explained(BaseException):
     """Raised instead of running while ``explain`` asks for the decision."""
 
     def __init__(self, decision: Decision) -> None:
@@ -48,11 +49,12 @@ class Explained(Exception):  # noqa: N818 - not an error: it carries a decision 
 class Entry:
     """A cached decision with its plan. ``call`` takes the caller's arrays and returns the caller's kind."""
 
-    __slots__ = ("call", "decision", "plan", "used")
+    __slots__ = ("call", "decision", "nbytes", "plan", "used")
 
     def __init__(self, decision: Decision, plan: Plan, call: Callable[..., Any]) -> None:
         self.decision = decision
         self.plan = plan
+        self.nbytes = plan.nbytes  # as it was counted: a plan may grow later
         self.call = call
         self.used = True
 
@@ -79,6 +81,9 @@ class Dispatcher:
         self._plan_bytes = 0
         self._lock = threading.RLock()
         self._profile_known = False
+        self._from_file = True  # until use_profile gives one
+        registry.changed.append(self._forget)
+        _settings.reloaded.append(self._forget)
 
     # Running
 
@@ -141,7 +146,9 @@ class Dispatcher:
         """Ask the router, without planning or running anything."""
         if not self._profile_known:
             self._find_profile(state)
-        return self.router.decide(request, state, self._failed.get(request, ()))
+        # A kernel asked for by name is tried again: what it failed for may be over, and nothing else may run.
+        failed = self._failed.get(request, ()) if state.kernel is None else ()
+        return self.router.decide(request, state, failed)
 
     def _prepare(self, request: Request, decision: Decision, state: Settings) -> Entry:
         kernel = decision.chosen.kernel
@@ -226,6 +233,10 @@ class Dispatcher:
             if isinstance(error, DeviceLost):
                 self.router.set_aside["", "", kernel.device] = reason
                 self.invalidate()
+            if state.kernel is not None:
+                raise error
+            if len(self._failed) >= ENTRY_LIMIT:
+                self._failed.clear()
             self._failed.setdefault(request, []).append((kernel, reason))
             try:
                 decision = self.decide(request, state)
@@ -261,7 +272,7 @@ class Dispatcher:
         if old is not None:
             self.fast.clear()
             self._drop(old)
-        self._plan_bytes += entry.plan.nbytes
+        self._plan_bytes += entry.nbytes
         self._entries[key] = entry
         # Second chance: entries used since the last sweep go to the back once, so what is in use stays.
         while len(self._entries) > 1 and (self._plan_bytes > self.plan_budget or len(self._entries) > ENTRY_LIMIT):
@@ -277,7 +288,7 @@ class Dispatcher:
             self._drop(candidate)
 
     def _drop(self, entry: Entry) -> None:
-        self._plan_bytes -= entry.plan.nbytes
+        self._plan_bytes -= entry.nbytes
         entry.plan.close()
 
     def invalidate(self) -> None:
@@ -287,6 +298,15 @@ class Dispatcher:
             for entry in list(self._entries.values()):
                 self._drop(entry)
             self._entries.clear()
+
+    def _forget(self) -> None:
+        """Start again after the backends or the environment have changed."""
+        with self._lock:
+            self._failed.clear()
+            self.router.set_aside.clear()
+            if self._from_file:
+                self._profile_known = False
+            self.invalidate()
 
     @property
     def cached(self) -> tuple[int, int]:
@@ -308,40 +328,37 @@ class Dispatcher:
             self._failed.clear()
             self.router.set_aside.clear()
             self._profile_known = profile is not None
+            self._from_file = profile is None
             self.router.profile = profile or Profile()
             self.invalidate()
 
     def profile_path(self) -> Path:
         """Return the file that the profile is read from and written to."""
-        state = _settings.current()
-        return Path(state.profile).expanduser() if state.profile else default_path()
+        return profile_path(_settings.current().profile)
 
     def _find_profile(self, state: Settings) -> None:
         with self._lock:
             if self._profile_known:
                 return
-            self._profile_known = True
-            path = self.profile_path()
-            if not path.exists():
-                warnings.warn(
-                    "this machine has no profile, so calls stay where their data is; `adaptive profile` measures one",
-                    NoProfileWarning,
-                    stacklevel=6,
-                )
-                return
+            notes: list[str] = []
+            profile = Profile()
             try:
-                profile = Profile.load(path)
-            except ProfileError as error:
-                warnings.warn(f"{error}; routing without a profile", NoProfileWarning, stacklevel=6)
-                return
-            profile.validate({d: self.registry.backend_of(d).validators(d) for d in self.registry.devices()})
-            for device, reason in profile.stale.items():
-                warnings.warn(
-                    f"the profile of {device} is set aside ({reason}); `adaptive profile` measures it again",
-                    NoProfileWarning,
-                    stacklevel=6,
+                profile = Profile.load(profile_path(state.profile))
+            except MissingProfileError:
+                notes.append(
+                    "this machine has no profile, so calls stay where their data is; `adaptive profile` measures one"
                 )
+            except ProfileError as error:
+                notes.append(f"{error}; routing without a profile")
+            profile.validate({d: self.registry.backend_of(d).validators(d) for d in self.registry.devices()})
+            notes += [
+                f"the profile of {device} is set aside ({reason}); `adaptive profile` measures it again"
+                for device, reason in profile.stale.items()
+            ]
             self.router.profile = profile
+            self._profile_known = True
+        for note in notes:  # last, because a warning may be an error
+            warnings.warn(note, NoProfileWarning, stacklevel=6)
 
     # Explaining
 

@@ -59,6 +59,10 @@ class ProfileError(AdaptiveError, RuntimeError):
     """A profile could not be read or written."""
 
 
+class MissingProfileError(ProfileError):
+    """There is no profile where one was looked for."""
+
+
 class DeviceError(AdaptiveError, RuntimeError):
     """A device failed while running; the dispatcher hands over to the next candidate."""
 

@@ -34,6 +34,7 @@ SHORTEST_SAMPLE = 40e-6  # a clock reading costs 0.1 us: shorter calls are timed
 FEWEST, MOST = 3, 25  # samples of one point
 # Two orders of magnitude past the tolerance is no rounding: the kernel computes something else.
 WRONG = 100.0
+FAILURES = (AdaptiveError, RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, OSError)
 
 
 class Progress(NamedTuple):
@@ -95,11 +96,16 @@ def measure(
     devices = [d for d in registry.devices() if registry.backend_of(d).name in names]
     start = time.perf_counter()
     profile = Profile({d: Section(dict(registry.backend_of(d).validators(d))) for d in devices})
+    broken: dict[str, str] = {}
     for device in devices:
         backend = registry.backend_of(device)
         if device != "cpu":
             section = profile.sections[device]
-            section.up, section.down = _links(backend, device)
+            try:
+                section.up, section.down = _links(backend, device)
+            except (*FAILURES, MemoryError) as error:
+                broken[device] = f"{type(error).__name__} on its link: {error}"
+                del profile.sections[device]
     profile.views = _views(registry, chosen)
     work = [(known[name], request) for name in chosen for request in known[name].samples(quick)]
     rng = np.random.default_rng(0)
@@ -122,6 +128,7 @@ def measure(
         "seconds": round(time.perf_counter() - start, 1),
         "quick": quick,
         "left_out": left_out,
+        "broken": broken,
     }
     return profile
 
@@ -148,6 +155,14 @@ class _Clock:
         return time.perf_counter() - self.start > 1.5 * self.budget
 
 
+class _FailedError(Exception):
+    """A kernel failed while it was timed; the cause is the error it raised."""
+
+    def __init__(self, runner: Runner) -> None:
+        super().__init__(runner.kernel.name)
+        self.runner = runner
+
+
 class Runner:
     """A kernel ready to be timed on one request, with operands where the kernel wants them."""
 
@@ -158,6 +173,7 @@ class Runner:
         self.plan = kernel.plan(self.request)
         self.sets = [self._native(arrays), self._native([_copy(a) for a in arrays])]
         self.turn = 0
+        self.error = math.inf
 
     def _native(self, arrays: Sequence[Any]) -> list[Any]:
         native = kind_named(self.kernel.native)
@@ -181,9 +197,12 @@ class Runner:
     def seconds(self, repeats: int) -> float:
         """Return the mean time of some runs in a row."""
         start = time.perf_counter()
-        for _ in range(repeats):
-            self.once()
-        self.backend.synchronize(self.kernel.device)
+        try:
+            for _ in range(repeats):
+                self.once()
+            self.backend.synchronize(self.kernel.device)
+        except (*FAILURES, MemoryError) as error:
+            raise _FailedError(self) from error
         return (time.perf_counter() - start) / repeats
 
 
@@ -208,36 +227,53 @@ def _measure_request(
     rng: np.random.Generator,
     clock: _Clock,
 ) -> None:
-    rejected = {k: r for s in profile.sections.values() for k, r in s.rejected.get(operation.name, {}).items()}
-    able = [k for k in kernels if k.name not in rejected and k.supports(relocated(request, k)) is True]
+    able = [
+        k
+        for k in kernels
+        if profile.rejection(k.device, operation.name, k.name) is None and k.supports(relocated(request, k)) is True
+    ]
     if not able:
         return
     arrays = operation.arrays(request, rng)
     runners: list[Runner] = []
-    errors: dict[str, float] = {}
     for kernel in able:
-        reason = None
         try:
             runner = Runner(kernel, request, arrays, registry)
-            error = operation.error(request, arrays, runner.host(runner.once()))
-            if not error <= WRONG * operation.tolerance(request):
-                reason = f"relative error {error:.1e} at {request!r}"
-        except (AdaptiveError, MemoryError, RuntimeError, ValueError, TypeError) as failure:
-            reason = f"{type(failure).__name__} at {request!r}: {failure}"
-        section = profile.sections[kernel.device]
-        if reason is not None:
-            section.rejected.setdefault(operation.name, {})[kernel.name] = reason
-            section.kernels.get(operation.name, {}).pop(kernel.name, None)
+            runner.error = operation.error(request, arrays, runner.host(runner.once()))
+        except MemoryError:
+            continue  # too large for what is free at the moment, which says nothing about the kernel
+        except FAILURES as failure:
+            _reject(profile, operation, kernel, f"{type(failure).__name__} at {request!r}: {failure}")
             continue
-        errors[kernel.name + kernel.device] = error
-        runners.append(runner)
-    for runner, samples in zip(runners, time_in_turn(runners, clock.share)):
+        if runner.error <= WRONG * operation.tolerance(request):
+            runners.append(runner)
+        else:
+            _reject(profile, operation, kernel, f"relative error {runner.error:.1e} at {request!r}")
+            runner.plan.close()
+    samples: list[list[float]] = []
+    while runners:
+        try:
+            samples = time_in_turn(runners, clock.share)
+            break
+        except _FailedError as failed:
+            runners.remove(failed.runner)
+            if not isinstance(failed.__cause__, MemoryError):
+                reason = f"{type(failed.__cause__).__name__} at {request!r}: {failed.__cause__}"
+                _reject(profile, operation, failed.runner.kernel, reason)
+    for runner, times in zip(runners, samples):
         kernel = runner.kernel
         features = kernel.features(runner.request)
-        error = errors[kernel.name + kernel.device]
-        point = Measurement(features.at, *middle(samples), float(f"{error:.3g}"))
+        point = Measurement(features.at, *middle(times), float(f"{runner.error:.3g}"))
         classes = profile.sections[kernel.device].kernels.setdefault(operation.name, {}).setdefault(kernel.name, {})
         classes.setdefault(features.name, []).append(point)
+        runner.plan.close()
+
+
+def _reject(profile: Profile, operation: Operation, kernel: Kernel, reason: str) -> None:
+    """Record a kernel as wrong, and take out what was measured of it."""
+    section = profile.sections[kernel.device]
+    section.rejected.setdefault(operation.name, {})[kernel.name] = reason
+    section.kernels.get(operation.name, {}).pop(kernel.name, None)
 
 
 def time_in_turn(runners: Sequence[Any], share: float) -> list[list[float]]:
@@ -328,7 +364,7 @@ def _views(registry: Registry, chosen: Collection[str]) -> dict[str, float]:
 def rows(profile: Profile, registry: Registry, limit: int = 8) -> list[Row]:
     """Return the lines of the profile's table: per operation the largest measured size of some parameter classes."""
     router = Router(registry, profile)
-    state = _settings.current()
+    state = _settings.Settings(threads=_settings.current().threads)  # what is fastest, whatever is asked for now
     lines: list[Row] = []
     for name, operation in all_operations().items():
         largest: dict[str, Request] = {}

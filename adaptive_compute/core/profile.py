@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .curve import Curve, Estimate, Measurement
-from .errors import ProfileError
+from .errors import MissingProfileError, ProfileError
 
 __all__ = ["Curve", "Estimate", "Link", "Measurement", "Profile", "Section", "default_path"]
 
 SCHEMA = 1
 # Part of every section's validators: times measured by another method are not comparable.
 TIMING_METHOD = "1"
+# What no measurement exceeds: coordinates are logarithms of sizes, and nobody waits eleven days for one sample.
+LARGEST_PLACE, LONGEST = 128.0, 1e6
 
 
 class Link(NamedTuple):
@@ -55,6 +57,14 @@ def default_path() -> Path:
     else:
         root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(root) / "adaptive-compute" / "profile.json"
+
+
+def profile_path(asked: str | None) -> Path:
+    """Return the profile's file: the one asked for (``~`` stands for the home folder), else the default one."""
+    try:
+        return Path(asked).expanduser() if asked else default_path()
+    except RuntimeError as error:
+        raise ProfileError(f"there is no place for a profile ({error}); ADAPTIVE_PROFILE can name one") from None
 
 
 class Profile:
@@ -165,23 +175,25 @@ class Profile:
             sections = {str(device): _section_from_json(section) for device, section in data["devices"].items()}
             views = {str(name): _positive(seconds) for name, seconds in data.get("views", {}).items()}
             facts = dict(data.get("facts", {}))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise ProfileError(f"the profile is damaged: {type(error).__name__}: {error}") from None
         return cls(sections, views, facts)
 
     @classmethod
     def load(cls, path: Path) -> Profile:
-        """Read a profile; raises ProfileError where the file is missing, unreadable or not a profile."""
+        """Read a profile; raises MissingProfileError where there is none, ProfileError where it cannot be read."""
         try:
             text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except FileNotFoundError as error:
+            raise MissingProfileError(f"cannot read {path}: {error}") from None
+        except (OSError, ValueError) as error:
             raise ProfileError(f"cannot read {path}: {error}") from None
         try:
             return cls.from_dict(json.loads(text))
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise ProfileError(f"{path} is not JSON: {error}") from None
         except ProfileError as error:
             raise ProfileError(f"{path}: {error}") from None
+        except (ValueError, RecursionError) as error:  # JSONDecodeError is a ValueError, and so is an endless number
+            raise ProfileError(f"{path} is not JSON: {error}") from None
 
     def save(self, path: Path) -> None:
         """Write the profile atomically: readers see the old file or the new one, never a part."""
@@ -240,7 +252,7 @@ def _try_lock(file: Any) -> bool:
 
 def _positive(value: Any) -> float:
     number = float(value)
-    if isinstance(value, (str, bool)) or not math.isfinite(number) or number < 0:
+    if isinstance(value, (str, bool)) or not 0 <= number < math.inf:
         raise ValueError(f"{value!r} is not a measurement")
     return number
 
@@ -271,8 +283,10 @@ def _section_from_json(data: Any) -> Section:
     def point(value: Any) -> Measurement:
         at, seconds, spread, error = value
         place = tuple(float(x) for x in at)
-        if not all(math.isfinite(x) for x in place):
+        if not all(abs(x) <= LARGEST_PLACE for x in place):
             raise ValueError(f"{at!r} is not a place")
+        if _positive(seconds) > LONGEST:
+            raise ValueError(f"{seconds!r} seconds are no measurement")
         return Measurement(place, _positive(seconds), _positive(spread), None if error is None else _positive(error))
 
     def curve(points: Any) -> list[Measurement]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import ArgumentError, BackendUnavailable
@@ -27,6 +27,7 @@ class Registry:
         self._failed: dict[str, str] = {}
         self._kernels: dict[str, list[Kernel]] = {}
         self._devices: dict[str, Backend] = {}
+        self.changed: list[Callable[[], None]] = []  # called when a backend comes or goes
 
     def backends(self) -> dict[str, Backend]:
         """Return every known backend by name, available or not."""
@@ -83,12 +84,18 @@ class Registry:
         with self._lock:
             self.backends()[backend.name] = backend
             self._index()
+        self._tell()
 
     def unregister(self, name: str) -> None:
         """Remove a backend from this process."""
         with self._lock:
             self.backends().pop(name, None)
             self._index()
+        self._tell()
+
+    def _tell(self) -> None:
+        for listener in self.changed:
+            listener()
 
     def kernels(self, operation: str) -> Sequence[Kernel]:
         """Return the kernels of an operation, over every available device."""

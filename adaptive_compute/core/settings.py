@@ -7,11 +7,13 @@ only its own, so that one caller's choice never leaks into another's calls.
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import warnings
-from collections.abc import Callable, Mapping
-from contextvars import ContextVar, Token
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from functools import wraps
 from typing import Any
@@ -126,6 +128,7 @@ def changed(state: Settings, **changes: Any) -> Settings:
 
 
 _scoped: ContextVar[Settings | None] = ContextVar("adaptive_compute_settings", default=None)
+_outer: ContextVar[tuple[Settings | None, ...]] = ContextVar("adaptive_compute_outer", default=())
 _base: Settings | None = None
 _base_sources: dict[str, str] = {}
 
@@ -193,7 +196,7 @@ class using:
     [4.0, 0.0, 0.0, 0.0]
     """
 
-    __slots__ = ("_changes", "_tokens")
+    __slots__ = ("_changes",)
 
     def __init__(
         self,
@@ -211,18 +214,31 @@ class using:
             "precision": precision, "transfers": transfers, "threads": threads,
         }  # fmt: skip
         self._changes = {name: _CHECKS[name](name, value) for name, value in asked.items() if value is not None}
-        self._tokens: list[Token[Settings | None]] = []
 
     def __enter__(self) -> using:
-        self._tokens.append(_scoped.set(changed(current(), **self._changes)))
+        # What to go back to is kept in the context too, so that one object may be entered by several tasks at once.
+        _outer.set((*_outer.get(), _scoped.get()))
+        _scoped.set(changed(current(), **self._changes))
         return self
 
     def __exit__(self, *exception: object) -> None:
-        _scoped.reset(self._tokens.pop())
+        *before, last = _outer.get()
+        _outer.set(tuple(before))
+        _scoped.set(last)
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Decorate a function so that each of its calls runs under these choices."""
         changes = self._changes
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise ArgumentError(f"{function.__name__} is a generator; write `with ac.using(...)` inside it instead")
+        if inspect.iscoroutinefunction(function):
+
+            @wraps(function)
+            async def awaited(*args: Any, **kwargs: Any) -> Any:
+                with using(**changes):
+                    return await function(*args, **kwargs)
+
+            return awaited
 
         @wraps(function)
         def scoped(*args: Any, **kwargs: Any) -> Any:
@@ -235,11 +251,24 @@ class using:
         return scoped
 
 
+@contextmanager
+def without_kernel() -> Iterator[None]:
+    """Let go of a forced kernel inside the block."""
+    token = _scoped.set(changed(current(), kernel=None))
+    try:
+        yield
+    finally:
+        _scoped.reset(token)
+
+
 class explaining:
     """Turn calls inside the block into decisions: the dispatcher raises ``Explained`` instead of running."""
 
+    def __init__(self, on: bool = True) -> None:
+        self._on = on
+
     def __enter__(self) -> None:
-        self._token = _scoped.set(changed(current(), explaining=True))
+        self._token = _scoped.set(changed(current(), explaining=self._on))
 
     def __exit__(self, *exception: object) -> None:
         _scoped.reset(self._token)
@@ -272,9 +301,12 @@ class SettingsView:
         global _base
         _base = None
         base()
+        for listener in reloaded:
+            listener()
 
     def __repr__(self) -> str:
         return "settings(" + ", ".join(f"{name}={value!r}" for name, value in self.as_dict().items()) + ")"
 
 
+reloaded: list[Callable[[], None]] = []  # called when the environment was read again
 settings = SettingsView()

@@ -12,9 +12,12 @@ from typing import Any
 
 import torch
 
+from ..core.array import kind_named
 from ..core.errors import ArgumentError
 from ..core.operation import Operation
-from ..core.settings import using
+from ..core.settings import using, without_kernel
+
+_TORCH = kind_named("torch")
 
 
 def differentiate(run: Callable[..., Any], operation: Operation, params: Any, arrays: tuple[Any, ...]) -> Any:
@@ -54,6 +57,8 @@ def differentiate(run: Callable[..., Any], operation: Operation, params: Any, ar
             f"{operation.name}: an operand requires grad, but the first one is a {type(arrays[0]).__name__}, so the "
             "result would be one as well and lose the gradient; pass tensors, or detach the operand"
         )
+    # Tensors throughout, so that gradient rules meet one kind of array.
+    arrays = tuple(a if a is None or isinstance(a, torch.Tensor) else _TORCH.from_numpy(a) for a in arrays)
     count, *outputs = _Call.apply(run, operation, params, *arrays)
     return outputs[0] if count is None else tuple(outputs[:count])
 
@@ -101,7 +106,8 @@ class _Call(torch.autograd.Function):  # type: ignore[misc]
             if not ctx.operation.differentiates_saved:
                 raise NotImplementedError(f"{ctx.operation.name} has no rule for this higher derivative")
             grads.extend(of_saved)
-        with nullcontext() if ctx.tol is None else using(tol=ctx.tol):
+        # A kernel forced by name belongs to the operation that was called; its gradient is made of other ones.
+        with without_kernel(), nullcontext() if ctx.tol is None else using(tol=ctx.tol):
             found = ctx.operation.gradient(ctx.params, arrays, saved, tuple(grads))
         wanted = ctx.needs_input_grad[3:]
         cast = [_cast(g, a) if want else None for g, a, want in zip(found, arrays, wanted)]

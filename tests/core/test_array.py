@@ -68,6 +68,19 @@ def test_negative_strides_are_copied_for_torch_and_counted():
     assert sum(ac.transfers()["copies"].values()) == 1
 
 
+def test_strides_that_are_no_multiple_of_an_element_are_copied_for_torch():
+    x = np.zeros((4, 8), dtype=[("a", "f4"), ("b", "i1")])["a"]
+    for call in (ac.fft, ac.sin, ac.sum):
+        with ac.using(kernel={"fft": "torch", "sin": "torch-blocked", "sum": "torch"}[call.__name__]):
+            assert np.all(call(x) == call(x.copy()))
+
+
+def test_tensors_without_plain_memory_are_refused_clearly():
+    for tensor in (torch.ones(4, 4).to_sparse(), torch.ones(4, device="meta")):
+        with pytest.raises(DtypeError, match="dense"):
+            ac.fft(tensor)
+
+
 def test_a_lazily_conjugated_tensor_is_read_right_and_counted():
     ac.transfers(reset=True)
     x = torch.tensor([1 + 2j, 3 - 1j])

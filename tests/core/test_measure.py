@@ -8,7 +8,7 @@ import pytest
 import adaptive_compute as ac
 from adaptive_compute.core import measure as m
 from adaptive_compute.core.dispatcher import dispatcher
-from adaptive_compute.core.errors import ArgumentError
+from adaptive_compute.core.errors import ArgumentError, DeviceLost
 from adaptive_compute.core.operations.fft_rule import FAMILY
 from adaptive_compute.core.profile import Profile
 from adaptive_compute.core.registry import registry
@@ -124,3 +124,42 @@ def test_regret_is_one_when_the_choice_is_the_fastest_and_is_seen_when_it_is_not
     assert lied["worst_explain"]["chosen"] == "slow"
     assert honest["worst"] < 3
     assert honest["count"] + honest["undecided"] == 2
+
+
+def test_kernels_of_one_name_on_two_devices_are_judged_apart(few):
+    wrong, right = SimFFT("same", "sim:0", change=lambda y: y * 2), SimFFT("same", "sim:1")
+    with installed(SimBackend(wrong, right, devices=("sim:0", "sim:1"))):
+        profile = measured()
+    assert profile.rejection("sim:0", "fft", "same")
+    assert sum(map(len, profile.sections["sim:1"].kernels["fft"]["same"].values())) == len(few)
+
+
+def test_a_kernel_that_dies_while_it_is_timed_costs_no_other_its_measurement(few):
+    dying = SimFFT("dying", "cpu")
+    runs = []
+
+    def die_later(y):
+        runs.append(1)
+        if len(runs) > 3:
+            raise DeviceLost("gone")
+        return y
+
+    dying.change = die_later
+    with installed(SimBackend(dying, devices=())):
+        profile = measured()
+    assert "gone" in profile.rejection("cpu", "fft", "dying")
+    assert profile.sections["cpu"].kernels["fft"]["pocketfft"]
+
+
+def test_a_device_whose_link_fails_is_left_out_and_named(few):
+    backend = SimBackend(SimFFT())
+
+    def fails(host, device):
+        raise DeviceLost("no answer")
+
+    backend.upload = fails
+    with installed(backend):
+        profile = measured()
+    assert "sim:0" not in profile.sections
+    assert "no answer" in profile.facts["broken"]["sim:0"]
+    assert profile.sections["cpu"].kernels["fft"]

@@ -78,7 +78,7 @@ def test_a_truncated_profile_is_never_half_used(profile_file):
             Profile.load(profile_file)
 
 
-@pytest.mark.parametrize("bad", ["nan", -1.0, "fast", None, True, float("inf")])
+@pytest.mark.parametrize("bad", ["nan", -1.0, "fast", None, True, float("inf"), 10**400, 1e308])
 def test_a_damaged_number_is_refused(tmp_path, bad):
     data = profile().as_dict()
     data["devices"]["cpu"]["kernels"]["fft"]["pocketfft"]["c2c/float64/last/2"][0][1] = bad
@@ -172,3 +172,50 @@ def test_a_lock_that_is_held_is_reported(tmp_path):
 def test_the_default_path_is_in_the_users_cache(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     assert str(default_path()).endswith(os.path.join("adaptive-compute", "profile.json"))
+
+
+def test_a_number_without_end_is_reported(tmp_path):
+    (tmp_path / "p.json").write_text('{"schema": 1, "devices": {}, "facts": {"a": ' + "1" * 5000 + "}}")
+    with pytest.raises(ProfileError, match="not JSON"):
+        Profile.load(tmp_path / "p.json")
+
+
+def test_points_with_a_wrong_number_of_coordinates_predict_nothing(profile_file):
+    made = profile(dict(registry.backend_of("cpu").validators("cpu")))
+    points = made.sections["cpu"].kernels["fft"]["pocketfft"]["c2c/float64/last/2"]
+    points[:] = [p._replace(at=(*p.at, 1.0)) for p in points]
+    made.save(profile_file)
+    assert ac.explain(ac.fft, np.ones(256)).chosen.compute_s is None
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/p.json", "x" * 5000, "/proc/1/root/secret/p.json/below"])
+def test_a_place_that_cannot_be_looked_at_is_a_warning_and_the_call_runs(monkeypatch, path):
+    monkeypatch.setenv("ADAPTIVE_PROFILE", path)
+    ac.settings.reload()
+    dispatcher.use_profile(None)
+    try:
+        with pytest.warns(NoProfileWarning):
+            assert ac.fft(np.ones(4))[0] == 4
+    finally:
+        monkeypatch.undo()
+        ac.settings.reload()
+
+
+def test_a_stale_section_does_not_cost_the_valid_one_where_warnings_are_errors(profile_file):
+    made = profile(dict(registry.backend_of("cpu").validators("cpu")))
+    made.sections["gone:0"] = Section({"driver": "1"})
+    made.save(profile_file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(NoProfileWarning, match="gone:0"):
+            ac.fft(np.ones(256))
+        assert ac.explain(ac.fft, np.ones(256)).chosen.compute_s is not None
+
+
+def test_reading_the_environment_again_reads_the_profile_again(profile_file, monkeypatch, tmp_path):
+    profile(dict(registry.backend_of("cpu").validators("cpu"))).save(profile_file)
+    assert dispatcher.profile.sections
+    monkeypatch.setenv("ADAPTIVE_PROFILE", str(tmp_path / "none.json"))
+    ac.settings.reload()
+    with pytest.warns(NoProfileWarning):
+        assert not dispatcher.profile.sections

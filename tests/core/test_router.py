@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import adaptive_compute as ac
+from adaptive_compute.core import errors as ac_errors
 from adaptive_compute.core.array import Operand
 from adaptive_compute.core.curve import Measurement
 from adaptive_compute.core.dispatcher import dispatcher
@@ -329,3 +330,34 @@ def test_two_backends_of_one_name_and_broken_ones_are_reported(monkeypatch):
     failed = Registry().failed()
     assert "exists already" in failed["cpu (somewhere:cpu)"]
     assert "no such library" in failed["broken"]
+
+
+def test_a_backend_that_comes_or_goes_changes_the_next_call_at_once():
+    ac.fft(X)
+    with installed(SimBackend(SimFFT("mine", "cpu"), devices=())), ac.using(kernel="mine"):
+        ac.fft(X)
+    with ac.using(kernel="mine"), pytest.raises(NoKernelError, match="mine"):
+        ac.fft(X)
+
+
+def test_a_forced_kernel_is_tried_again_after_it_ran_out_of_memory(sim):
+    kernel = sim.kernels()[0]
+    kernel.fail = DeviceOutOfMemory("full")
+    use({"pocketfft": curve(1.0)}, {"simfft": curve(1e-9)}, Link(0.0, 1e12))
+    with pytest.warns(SetAsideWarning):
+        ac.fft(X)
+    kernel.fail = None
+    with ac.using(kernel="simfft"):
+        np.testing.assert_allclose(ac.fft(X), np.fft.fft(X))
+
+
+def test_explaining_a_function_that_cannot_be_traced_explains_the_call_itself():
+    @ac.elementwise
+    def positive(a):
+        import torch
+
+        return torch.where(a > 0, a, -a)
+
+    with pytest.warns(ac_errors.UntraceableWarning):
+        decision = ac.explain(positive, np.ones(7))
+    assert decision.request.first.shape == (7,)

@@ -130,3 +130,33 @@ def test_settings_tell_where_values_come_from():
         assert ac.settings.sources()["tol"] == "using"
     assert ac.settings.sources()["tol"] == "default"
     assert "explaining" not in ac.settings.as_dict()
+
+
+def test_one_using_object_serves_tasks_that_overlap():
+    choice = ac.using(threads=1)
+
+    async def task(first, then):
+        await asyncio.sleep(first)
+        with choice:
+            await asyncio.sleep(then)
+            return ac.settings.threads
+
+    async def both():
+        return await asyncio.gather(task(0, 0.02), task(0.01, 0.03))
+
+    assert asyncio.run(both()) == [1, 1]
+
+
+def test_using_decorates_a_coroutine_function_and_refuses_a_generator():
+    @ac.using(threads=1)
+    async def chosen():
+        await asyncio.sleep(0)
+        return ac.settings.threads
+
+    assert asyncio.run(chosen()) == 1
+
+    def numbers():
+        yield 1
+
+    with pytest.raises(ArgumentError, match="generator"):
+        ac.using(threads=1)(numbers)

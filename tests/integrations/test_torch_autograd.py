@@ -186,7 +186,7 @@ def test_several_results_and_what_is_no_tensor():
     assert not count.requires_grad
     (grad,) = torch.autograd.grad(square.sum(), a)  # the other result's gradient arrives as zeros
     assert grad.tolist() == [4.0, 6.0]
-    assert operation.seen == [("forward", [False, None, None], {"tol": None}), ("backward", False, None, 3)]
+    assert operation.seen == [("forward", [False, False, None], {"tol": None}), ("backward", False, None, 3)]
 
 
 def test_gradients_are_cast_to_their_operands():
@@ -265,3 +265,30 @@ def test_operands_are_described_without_being_touched():
     assert ac.dispatcher.request(Scale(), (), (x,), ac.core.settings.current()).first == Operand(
         (2, 3), "float32", "cpu", "torch"
     )
+
+
+# What must not be lost without a word
+
+
+def test_numpy_operands_beside_a_tensor_are_constants_of_the_gradient():
+    t = torch.ones(4, requires_grad=True)
+    ac.evaluate("a*b", a=t, b=np.arange(4.0)).sum().backward()
+    assert t.grad.tolist() == [0.0, 1.0, 2.0, 3.0]
+    q = torch.randn(4, 4, requires_grad=True)
+    ac.attention(q, q, q, bias=np.zeros((4, 4), np.float32)).sum().backward()
+    assert torch.isfinite(q.grad).all()
+
+
+def test_a_kernel_forced_for_the_call_does_not_bind_its_gradient():
+    t = torch.ones(3, requires_grad=True)
+    with ac.using(kernel="scipy"):
+        ac.segment_sum(t, np.array([0, 1, 1])).sum().backward()
+    assert t.grad.tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own, on its first use
+def test_forward_mode_is_refused():
+    import torch.autograd.forward_ad as forward
+
+    with forward.dual_level(), pytest.raises(TypeError, match="forward-mode"):
+        ac.sin(forward.make_dual(torch.ones(3), torch.ones(3)))

@@ -213,8 +213,9 @@ class _Mapped:
         if dtypes not in self._dtypes:
             few = [array.reshape(-1)[:1] if array.size else np.ones(1, array.dtype) for array in map(_on_host, arrays)]
             try:
-                result = dispatcher.run(VMAP, VmapParams(self._function, dtypes[0]), *few)
-            except AdaptiveError:
+                with _settings.explaining(False):  # the probe is not the call that is to be explained
+                    result = dispatcher.run(VMAP, VmapParams(self._function, dtypes[0]), *few)
+            except (AdaptiveError, MemoryError):
                 raise
             except Exception as error:
                 raise ExpressionError(
