@@ -190,6 +190,9 @@ def _several(op: str, node: Node, g: Node, conj: Callable[[Node], Node]) -> list
         return _power(x, y, node, g, conj)
     if op == "arctan2":
         squares = _add(make("square", x), make("square", y))
+        # At the origin there is no angle; as in PyTorch it counts as constant, whichever way the point moves.
+        origin = make("logical_and", make("equal", x, ZERO), make("equal", y, ZERO))
+        squares = make("where", origin, ONE, squares)
         return [_over(_times(g, y), squares), _minus(_over(_times(g, x), squares))]
     if op in ("maximum", "minimum"):
         beaten = "less" if op == "maximum" else "greater"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import math
+import operator
 import threading
 import warnings
 import weakref
@@ -101,7 +102,23 @@ def const(value: Any) -> Node:
         value = value.item()
     if not isinstance(value, (bool, int, float, complex)):
         raise ExpressionError(f"{value!r} is not a number")
+    if isinstance(value, int) and not is_finite(value):
+        raise ExpressionError(f"a whole number of {value.bit_length()} bits is beyond every dtype")
     return _intern("const", (value,), ("const", type(value).__name__, repr(value)))
+
+
+def is_finite(value: int) -> bool:
+    """Tell whether the widest dtype holds a Python integer, if only rounded."""
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
+
+
+def in_64_bits(value: int) -> bool:
+    """Tell whether int64 or uint64 holds a Python integer."""
+    return -(1 << 63) <= value < 1 << 64
 
 
 def make(op: str, *args: Node) -> Node:
@@ -116,17 +133,35 @@ def make(op: str, *args: Node) -> Node:
 
 def _fold(op: str, values: list[Any]) -> Node | None:
     """Return an operation on Python numbers as a constant, or None where it would not stay a small one."""
-    integers = all(type(value) is int for value in values)
-    if integers and (op == "power" or any(abs(value) >= 1 << 62 for value in values)):
-        base, exponent = (*values, 1)[:2]
-        if op != "power" or exponent < 0 or exponent * max(abs(base), 1).bit_length() > 62:
-            values = [float(value) for value in values]
     try:
+        if all(type(value) is int for value in values):
+            exact = _exact(op, values)
+            if exact is not None and in_64_bits(exact):
+                return const(exact)
+            if op in _EXACT or not all(map(in_64_bits, values)):
+                values = [float(value) for value in values]
         with np.errstate(all="ignore"):
             result = getattr(np, op)(*values)
     except (TypeError, ValueError, OverflowError):
         return None
     return const(result.item())
+
+
+# NumPy would compute these in int64, and wrap around.
+_EXACT: dict[str, Callable[..., int]] = {
+    "add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "floor_divide": operator.floordiv,
+    "remainder": operator.mod, "power": operator.pow, "negative": operator.neg, "positive": operator.pos,
+    "absolute": abs, "square": lambda x: x * x, "maximum": max, "minimum": min,
+}  # fmt: skip
+
+
+def _exact(op: str, values: list[int]) -> int | None:
+    """Return an operation on integers exactly, or None where it gives no integer or one far beyond 64 bits."""
+    if op not in _EXACT or (op in ("floor_divide", "remainder") and values[1] == 0):
+        return None
+    if op == "power" and (values[1] < 0 or values[1] * (abs(values[0]).bit_length() - 1) > 64):
+        return None
+    return _EXACT[op](*values)
 
 
 def show(node: Node, names: Sequence[str] = (), room: int = 12) -> str:

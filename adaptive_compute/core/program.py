@@ -10,7 +10,6 @@ References
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .errors import DtypeError, ExpressionError
-from .expression import COMPOSITES, UFUNCS, Node, const, expand, make, ordered
+from .expression import COMPOSITES, UFUNCS, Node, const, expand, in_64_bits, make, ordered
 
 WORKING = {"float16": "float32", "bfloat16": "float32"}
 ACCEPTED = (
@@ -26,7 +25,8 @@ ACCEPTED = (
     "float64", "complex64", "complex128",
 )  # fmt: skip
 _DEFAULT: dict[str, str] = {"bool": "bool", "int": "int64", "float": "float64", "complex": "complex128"}
-_PYTHON: dict[str, Any] = {"int64": int, "float64": float, "complex128": complex}
+_PYTHON: dict[str, Any] = {"int64": int, "uint64": int, "float64": float, "complex128": complex}
+_COMPARISONS = frozenset(("greater", "greater_equal", "less", "less_equal", "equal", "not_equal"))
 _UNORDERED = frozenset(("maximum", "minimum", "greater", "greater_equal", "less", "less_equal", "sign"))
 
 
@@ -138,9 +138,9 @@ class Builder:
             return self.cast(index, WORKING.get(dtype, dtype)), _Type(dtype, weak=False)
         data = node.args[0]
         kind = node.args[1] if node.op == "scalar" else type(data).__name__
-        if node.op == "const" and kind == "int" and not -(1 << 63) <= data < 1 << 63:
-            kind, data = "float", _fits(data, "float64")
-        dtype = _DEFAULT[kind]
+        if node.op == "const" and kind == "int" and not in_64_bits(data):
+            kind, data = "float", float(data)
+        dtype = "uint64" if kind == "int" and data >= 1 << 63 else _DEFAULT[kind]
         return self.emit(Value(node.op, (), dtype, dtype, data)), _Type(dtype, weak=kind != "bool")
 
     def _step(self, node: Node) -> tuple[int, _Type]:
@@ -157,10 +157,16 @@ class Builder:
             if simple is not None:
                 return self.value(simple)
         loops, kind = _resolve(op, [kind for _, kind in args])
+        if op in _COMPARISONS:
+            certain = _certain(node, loops)
+            if certain is not None:
+                return self.value(certain)
         numbers = tuple(self.cast(index, loop) for (index, _), loop in zip(args, loops))
         working = WORKING.get(kind.dtype, kind.dtype)
         if op == "positive" or (op in ("real", "conjugate") and not loops[0].startswith("complex")):
             return numbers[0], kind  # the value itself
+        if op == "absolute" and loops[0] == "bool":
+            return numbers[0], kind
         if op in ("floor", "ceil", "rint") and not loops[0].startswith(("float", "complex")):
             return numbers[0], kind
         return self.emit(Value(op, numbers, loops[-1], working)), kind
@@ -182,6 +188,21 @@ class Builder:
         if value < 0:
             raise ExpressionError(f"integers cannot be raised to the negative integer power {value}")
         return make("square", base) if value == 2 else None
+
+
+def _certain(node: Node, loops: tuple[str, ...]) -> Node | None:
+    """Return a comparison whose outcome is certain, as one of its number does not fit the integers, with one that does.
+
+    NumPy 2 compares with such a number too, while arithmetic with it is an error.
+    """
+    for side, child in enumerate(node.children):
+        if child.op == "const" and type(child.args[0]) is int and loops[side].startswith(("int", "uint")):
+            limits, value = np.iinfo(loops[side]), child.args[0]
+            if not limits.min <= value <= limits.max:
+                below = node.op.startswith("less") == (side == 1)  # asks whether the array is below the number
+                true = node.op == "not_equal" or (node.op != "equal" and below == (value > limits.max))
+                return make("greater_equal" if true else "less", node.children[1 - side], const(int(limits.min)))
+    return None
 
 
 def _resolve(op: str, kinds: list[_Type]) -> tuple[tuple[str, ...], _Type]:
@@ -237,12 +258,7 @@ def _fits(value: Any, dtype: str) -> Any:
         if not limits.min <= value <= limits.max:
             raise ExpressionError(f"the number {value} does not fit {dtype}, the dtype it is combined with")
         return int(value)
-    if dtype.startswith("float") and isinstance(value, int):
-        try:
-            return float(value)
-        except OverflowError:
-            return math.copysign(math.inf, value)
-    return value
+    return float(value) if dtype.startswith("float") and isinstance(value, int) else value
 
 
 def shapes(steps: Program, operands: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:

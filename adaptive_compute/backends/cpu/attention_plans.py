@@ -16,9 +16,11 @@ from ..base import Plan
 from .attention_tiles import (
     COLUMNS,
     HIGH,
+    LARGEST,
     LOW,
     SAFE,
     SCRATCH,
+    SMALLEST,
     Gradients,
     Library,
     Problem,
@@ -192,6 +194,14 @@ def _largest_score(p: Problem, bias: Any) -> float:
     return bound
 
 
+def _moderate(array: Any) -> bool:
+    """Tell whether an array's largest element is neither so large nor so small that products with it are lost."""
+    if not math.prod(array.shape):
+        return True
+    largest = max(float(array.max()), -float(array.min()))
+    return largest == 0 or SMALLEST < largest < LARGEST
+
+
 def _largest(xp: Any, array: Any) -> float:
     """Return the largest Euclidean norm of a row."""
     if not array.shape[-1]:
@@ -225,6 +235,8 @@ class ForwardPlan(TiledPlan):
             lse[...] = self.log(total)[..., 0]
             p.rows["lse"] = lse[..., None]
         exact = (total > LOW) & (total < HIGH)
+        if not _moderate(p.value):
+            exact[...] = False
         if not exact.all():
             again = [[it] for it in items if not exact[it[0], it[1] : it[2], :, it[3].start : it[3].stop].all()]
             self.kernel.share(workers, again, forward_shifted, p, self.dtype)
@@ -257,7 +269,7 @@ class BackwardPlan(TiledPlan):
         if dlse is not None:
             delta = delta - layout.queries(take(dlse[..., None], self.dtype))
         lse = xp.where(lse == -math.inf, xp.zeros_like(lse), lse)
-        if _largest_score(p, bias) < SAFE:
+        if _moderate(grad) and _moderate(delta) and _largest_score(p, bias) < SAFE:
             weight = xp.exp(-lse)
             grad, delta, lse = grad * weight, delta * weight, None
         dbias = None

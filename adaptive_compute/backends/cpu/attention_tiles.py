@@ -21,11 +21,13 @@ import numpy as np
 
 from ...core.topology import FULL, TileTopology
 
-# Scores up to this size need no maximum: exp(2 * 40) times the length of any sequence is still a float32.
-SAFE = 40.0
-# Sums of exponentials in between are exact: what was lost to underflow is below 1e-20 of the sum, nothing overflowed,
-# and products with values up to 1e20 do not either.
-LOW, HIGH = 1e-18, 1e18
+# Scores up to this size let the backward pass scale the incoming gradient by exp(-lse) once, instead of subtracting lse
+# from every score: the scale stays within 1e-13 .. 1e9 for any length of sequence.
+SAFE = 20.0
+# Sums of exponentials in between are exact: what was lost to underflow is below 1e-20 of the sum, nothing overflowed.
+LOW, HIGH = 1e-12, 1e18
+# Values and gradients whose largest element is in between stay clear of overflow and underflow in those products.
+SMALLEST, LARGEST = 1e-18, 1e18
 COLUMNS = 1024  # keys of one chunk at most
 SCRATCH = 5 << 18  # bytes of scores worked on at a time: 1.25 MiB, which fits the second-level cache
 

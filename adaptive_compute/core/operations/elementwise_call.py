@@ -21,7 +21,20 @@ from ..errors import (
     ShapeError,
     UntraceableWarning,
 )
-from ..expression import Node, Tracer, UntraceableError, const, ordered, parse, replaced, scalar, show, trace, variable
+from ..expression import (
+    Node,
+    Tracer,
+    UntraceableError,
+    const,
+    is_finite,
+    ordered,
+    parse,
+    replaced,
+    scalar,
+    show,
+    trace,
+    variable,
+)
 from ..program import ACCEPTED, program
 from .elementwise_rule import FAMILY, VMAP, VmapParams
 
@@ -33,6 +46,9 @@ def _is_number(value: Any) -> bool:
 
 def _operands(values: Sequence[Any], names: Sequence[str]) -> list[Any]:
     """Return the values with each array made one that kernels take; numbers stay, unless there are only numbers."""
+    for value, name in zip(values, names):
+        if isinstance(value, int) and not is_finite(value):
+            raise DtypeError(f"{name} is a whole number of {value.bit_length()} bits, which no dtype holds")
     if all(_is_number(value) for value in values):
         return [as_array(values[0], names[0]), *values[1:]]
     operands = [value if _is_number(value) else as_array(value, name) for value, name in zip(values, names)]
@@ -76,7 +92,7 @@ def compute_call(root: Node, values: Sequence[Any], names: Sequence[str], tol: f
     """Check operands, and run an expression of them; a call seen before goes straight to its plan."""
     key = None
     if all(type(value) is np.ndarray for value in values):
-        key = (root, *[(v.shape, v.dtype) for v in values], tol, _settings.current())
+        key = (root, *[(v.shape, v.dtype) for v in values], tol, type(tol), _settings.current())
         call = dispatcher.fast.get(key)
         if call is not None:
             try:

@@ -19,7 +19,9 @@ OPERATIONS = (FAMILY,)
 def _reduce(function: str, x: Any, axis: Any, keepdims: Any, tol: float | None) -> Any:
     key = None
     if type(x) is np.ndarray and not isinstance(axis, list):
-        key = (function, x.shape, x.dtype, axis, keepdims, tol, _settings.current())
+        # With the types, because 1.0 and True equal 1 but not all are axes, nor truth values.
+        types = (*map(type, axis if isinstance(axis, tuple) else (axis,)), type(keepdims), type(tol))
+        key = (function, x.shape, x.dtype, axis, keepdims, tol, types, _settings.current())
         try:
             call = dispatcher.fast.get(key)
         except TypeError:  # an axis that cannot be hashed: the checks below name it

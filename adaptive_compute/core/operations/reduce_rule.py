@@ -153,7 +153,7 @@ def total(x: Any, axes: tuple[int, ...]) -> Any:
 
 def _gradient(params: ReduceParams, x: Any, grad: Any) -> Any:
     """Return the gradient of a reduction by element-wise operations; equal maxima share it evenly, as in torch.amax."""
-    from .elementwise import divide, equal, exp, isfinite, multiply, subtract, where
+    from .elementwise import divide, equal, exp, multiply, subtract, where
 
     function, axes = params.function, params.axes
     kept = tuple(1 if axis in axes else n for axis, n in enumerate(x.shape))
@@ -168,7 +168,7 @@ def _gradient(params: ReduceParams, x: Any, grad: Any) -> Any:
     if function == "norm":
         return multiply(grad, where(equal(value, 0), 0, divide(x, value)))
     # Of rows that are all -inf the value is -inf, and x - value would be NaN: there no element has a share.
-    return multiply(grad, exp(subtract(x, where(isfinite(value), value, 0))))
+    return multiply(grad, exp(subtract(x, where(equal(value, -math.inf), 0, value))))
 
 
 def _request(function: str, shape: tuple[int, ...], dtype: str, axes: tuple[int, ...]) -> Request:
