@@ -138,7 +138,7 @@ def _fold(op: str, values: list[Any]) -> Node | None:
             exact = _exact(op, values)
             if exact is not None and in_64_bits(exact):
                 return const(exact)
-            if op in _EXACT or not all(map(in_64_bits, values)):
+            if exact is not None or op == "power" or not all(map(in_64_bits, values)):
                 values = [float(value) for value in values]
         with np.errstate(all="ignore"):
             result = getattr(np, op)(*values)

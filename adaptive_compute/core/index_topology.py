@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .array import as_array, describe, kind_of
-from .errors import ArgumentError, ArgumentTypeError, DtypeError, ShapeError
+from .dispatcher import physical_memory
+from .errors import ArgumentError, ArgumentTypeError, DtypeError, ShapeError, TooLargeError
 from .topology import Topology
 
 LARGEST = 1 << 48  # slots: more than any machine can hold, and far from where 64-bit arithmetic ends
@@ -69,6 +70,7 @@ class IndexTopology(Topology):
         operand = describe(given)
         if operand.device != "cpu":
             raise ArgumentError(f"{name} is on {operand.device}; an index is compiled on the host: pass {name}.cpu()")
+        check_fits(8 * operand.size, f"{name} as int64")
         kind = kind_of(given)
         assert kind is not None
         array = kind.to_numpy(given)
@@ -147,7 +149,14 @@ class IndexTopology(Topology):
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> IndexTopology:
         """Build from what ``to_arrays`` returned; everything is checked again, because it comes from a file."""
-        return cls.from_index(arrays["index"], int(arrays["size"]))
+        return cls.from_index(arrays["index"], arrays["size"].item())
+
+
+def check_fits(nbytes: int, what: str) -> None:
+    """Raise where something could not fit the memory that is there at all; a broadcast index may be any length."""
+    memory = physical_memory() if nbytes >= 1 << 28 else None
+    if memory is not None and nbytes > memory:
+        raise TooLargeError(f"{what} takes {nbytes / 2**30:.1f} GiB; this machine has {memory / 2**30:.1f} GiB")
 
 
 def _size(size: Any) -> int:

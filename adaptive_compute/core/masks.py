@@ -99,7 +99,7 @@ class Window(Mask):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Window:
-        return cls(int(arrays["n"]))
+        return cls(arrays["n"].item())
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Prefix(Mask):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Prefix:
-        return cls(int(arrays["n"]))
+        return cls(arrays["n"].item())
 
 
 def _boolean(value: Any, name: str) -> np.ndarray:
@@ -297,7 +297,7 @@ class ArrayMask(Mask):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> ArrayMask:
-        (lq, lk), (rows, columns) = (tuple(int(n) for n in arrays[name]) for name in ("lengths", "tile"))
+        (lq, lk), (rows, columns) = (tuple(map(operator.index, arrays[name].tolist())) for name in ("lengths", "tile"))
         start, keys, pattern = (np.asarray(arrays[name], np.int32) for name in ("start", "keys", "pattern"))
         bits = np.asarray(arrays["bits"], np.uint8)
         order = np.diff(keys) > 0

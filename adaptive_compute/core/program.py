@@ -191,9 +191,9 @@ class Builder:
 
 
 def _certain(node: Node, loops: tuple[str, ...]) -> Node | None:
-    """Return a comparison whose outcome is certain, as one of its number does not fit the integers, with one that does.
+    """Return a comparison of integers with a number beyond their dtype as one with a number in it; None for others.
 
-    NumPy 2 compares with such a number too, while arithmetic with it is an error.
+    The outcome is certain. NumPy 2 compares with such a number too, while arithmetic with it is an error.
     """
     for side, child in enumerate(node.children):
         if child.op == "const" and type(child.args[0]) is int and loops[side].startswith(("int", "uint")):

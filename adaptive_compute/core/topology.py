@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import operator
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,7 +33,20 @@ _kinds: dict[str, type[Topology]] = {}
 class Topology:
     """A sparsity pattern that is built once and reused: a mask of attention, or a map of indices.
 
-    A subclass sets ``kind``, the tag its files carry, and gives its data as named arrays.
+    Made by ``from_mask`` or ``from_index``, or read from a file by ``load``. A subclass sets ``kind``, the tag its
+    files carry, and gives its data as named arrays.
+
+    Attributes
+    ----------
+    kind : str
+        What is compiled, as files name it.
+
+    Examples
+    --------
+    >>> import adaptive_compute as ac
+    >>> topology = ac.Topology.from_index([2, 0, 2], size=4)
+    >>> isinstance(topology, ac.Topology), topology.kind
+    (True, 'index')
     """
 
     kind: ClassVar[str] = ""
@@ -95,6 +109,12 @@ class Topology:
         Returns
         -------
         IndexTopology
+
+        Examples
+        --------
+        >>> import adaptive_compute as ac
+        >>> ac.Topology.from_index([2, 0, 2], size=4).counts.tolist()
+        [1, 0, 2, 0]
         """
         return _module("index_topology").IndexTopology.from_index(index, size)
 
@@ -143,7 +163,7 @@ class Topology:
             # Opened here, because np.load leaves a damaged file open.
             with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-            kind, version = str(arrays.pop("kind")), int(arrays.pop("version"))
+            kind, version = str(arrays.pop("kind")), operator.index(arrays.pop("version").item())
         except (KeyError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
             raise ArgumentError(f"path={os.fspath(path)!r} is not a topology: {error}") from None
         if version != VERSION:
@@ -171,6 +191,7 @@ Spans = list[tuple[int, int]]  # disjoint intervals [start, stop) of keys, in or
 
 
 FULL = -1  # pattern of a tile in which every pair is kept
+_EMPTY = -2  # of one in which none is, while a mask is compiled
 
 
 class TileTopology(NamedTuple):
@@ -237,36 +258,38 @@ def compile_tiles(mask: Mask, lq: int, lk: int, tile: tuple[int, int]) -> TileTo
     """Return the tiles that a mask keeps; a tile that its intervals leave open is asked pair by pair."""
     mask.check(lq, lk)
     rows, columns = tile
-    start, keys, patterns = [0], [], []
+    start, keys, patterns = [0], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     known: dict[bytes, int] = {}
     for i0 in range(0, lq, rows):
         i1 = min(i0 + rows, lq)
         some, every = mask.spans(i0, i1, lq, lk)
-        for c in _tiles_of(some, columns):
-            j0, j1 = c * columns, min((c + 1) * columns, lk)
-            pattern = FULL
-            if not any(a <= j0 and j1 <= b for a, b in every):
-                kept = np.zeros((rows, columns), bool)
-                kept[: i1 - i0, : j1 - j0] = mask.keep(np.arange(i0, i1)[:, None], np.arange(j0, j1), lq, lk)
-                count = np.count_nonzero(kept)
-                if not count:
-                    continue
-                if count < (i1 - i0) * (j1 - j0):
-                    pattern = known.setdefault(np.packbits(kept, axis=-1).tobytes(), len(known))
-            keys.append(c)
-            patterns.append(pattern)
-        start.append(len(keys))
+        tiles = _tiles_of(some, columns)
+        first = tiles * columns
+        last = np.minimum(first + columns, lk)
+        begins, ends = np.array([(0, 0), *every]).T  # with an empty interval, so that each tile has one before it
+        pattern = np.where(ends[np.searchsorted(begins, first, "right") - 1] >= last, FULL, _EMPTY)
+        for at in np.flatnonzero(pattern != FULL).tolist():
+            j0, j1 = int(first[at]), int(last[at])
+            kept = np.zeros((rows, columns), bool)
+            kept[: i1 - i0, : j1 - j0] = mask.keep(np.arange(i0, i1)[:, None], np.arange(j0, j1), lq, lk)
+            count = np.count_nonzero(kept)
+            if count == (i1 - i0) * (j1 - j0):
+                pattern[at] = FULL
+            elif count:
+                pattern[at] = known.setdefault(np.packbits(kept, axis=-1).tobytes(), len(known))
+        held = pattern != _EMPTY
+        keys.append(tiles[held])
+        patterns.append(pattern[held])
+        start.append(start[-1] + len(keys[-1]))
     bits = np.frombuffer(b"".join(known), np.uint8).reshape(len(known), rows, -(-columns // 8))
-    starts, columns_of, pattern_of = (np.array(part, np.int32) for part in (start, keys, patterns))
-    return TileTopology(lq, lk, tile, starts, columns_of, pattern_of, bits)
+    columns_of, pattern_of = (np.concatenate(part).astype(np.int32) for part in (keys, patterns))
+    return TileTopology(lq, lk, tile, np.array(start, np.int32), columns_of, pattern_of, bits)
 
 
-def _tiles_of(spans: Spans, columns: int) -> Iterable[int]:
-    done = -1
-    for a, b in spans:
-        for c in range(max(a // columns, done + 1), -(-b // columns)):
-            yield c
-            done = c
+def _tiles_of(spans: Spans, columns: int) -> np.ndarray:
+    """Return the tiles that intervals touch, in order; two intervals may touch the same one."""
+    touched = [np.arange(a // columns, -(-b // columns)) for a, b in spans]
+    return touched[0] if len(touched) == 1 else np.unique(np.concatenate([np.empty(0, np.int64), *touched]))
 
 
 def span(a: int, b: int, lk: int) -> Spans:

@@ -301,6 +301,51 @@ def test_integers_are_exact(kernel):
             assert result.dtype in (np.int64, bool) or text == "floor(a)"
 
 
+def test_sign_and_gelu_of_nan_and_infinity(kernel):
+    for dtype in (np.float16, np.float32, np.float64):
+        x = np.resize(np.array([np.nan, np.inf, 2.0, -3.0], dtype), 40)
+        result = run(kernel, ac.evaluate, "sign(x) + 0", x=x)
+        if result is not None:
+            np.testing.assert_array_equal(result, np.sign(x))
+        for text in ("gelu(x)", "gelu(x + 0)"):
+            result = run(kernel, ac.evaluate, text, x=x)
+            if result is not None:
+                np.testing.assert_array_equal(result[:2], [np.nan, np.inf])
+
+
+def test_functions_that_torch_lacks_for_a_dtype(kernel):
+    for name, x in (("absolute", np.array([True, False])), ("rint", np.array([1.5 + 2.5j, -0.4j]))):
+        result = run(kernel, ac.evaluate, f"{name}(x)", x=x)
+        if result is not None:
+            np.testing.assert_array_equal(result, getattr(np, name)(x))
+
+
+def test_whole_numbers_are_exact_up_to_64_bits(kernel):
+    signed, unsigned = np.array([1, -3], np.int64), np.array([1, 3], np.uint64)
+    for text, numbers, expected in (
+        ("a*2**40", {"a": signed}, signed * 2**40), ("a + 3**39", {"a": signed}, signed + 3**39),
+        ("a + (2**62 + 2**61 + 1)", {"a": signed}, signed + (2**62 + 2**61 + 1)),
+        ("a + b", {"a": unsigned, "b": 2**63}, unsigned + np.uint64(2**63)),
+        ("a + 2**40*2**40", {"a": signed}, signed + 2.0**80),
+    ):  # fmt: skip
+        result = run(kernel, ac.evaluate, text, **numbers)
+        if result is not None:
+            assert result.dtype == expected.dtype, text
+            np.testing.assert_array_equal(result, expected, err_msg=text)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int64", "uint64"])
+def test_comparison_with_a_number_beyond_the_dtype(kernel, dtype):
+    a = np.array([0, 1, 127]).astype(dtype)
+    for name in TRUTH[:6]:
+        for number in (300, -300, 1 << 63, 1 << 70):
+            for x, y in ((a, number), (number, a)):
+                result = run(kernel, getattr(ac, name), x, y)
+                if result is not None:
+                    exact = getattr(np, name)(*(np.asarray(v, object) for v in (x, y))).astype(bool)
+                    np.testing.assert_array_equal(result, exact, err_msg=f"{name} {x} {y}")
+
+
 def test_numbers_given_at_the_call_share_a_plan(kernel):
     x = np.arange(LARGE, dtype=np.float32)
     for factor in (0.5, 2.5, 1e300):
@@ -454,6 +499,16 @@ def test_gradient_of_large_operands_without_gradient_mode(kernel):
         torch.testing.assert_close(x.grad, 2 + torch.cos(x.detach()))
 
 
+def test_gradient_of_arctan2_at_the_origin_is_zero(kernel):
+    torch = pytest.importorskip("torch")
+    y, x = (torch.tensor([0.0, 3.0], requires_grad=True) for _ in range(2))
+    result = run(kernel, ac.arctan2, y, x)
+    if result is not None:
+        result.sum().backward()
+        np.testing.assert_allclose(y.grad, [0, 1 / 6], rtol=1e-6)
+        np.testing.assert_allclose(x.grad, [0, -1 / 6], rtol=1e-6)
+
+
 def test_gradient_that_is_not_defined_is_refused():
     torch = pytest.importorskip("torch")
     z = torch.ones(3, dtype=torch.complex128, requires_grad=True)
@@ -485,6 +540,11 @@ def test_error_finds_a_wrong_result(kernel):
         (lambda: ac.erf(np.ones(3, complex)), DtypeError, "complex"),
         (lambda: ac.subtract(np.ones(3, bool), np.ones(3, bool)), DtypeError, "subtract is not defined for bool, bool"),
         (lambda: ac.add(np.ones(3, np.uint8), 300), ExpressionError, "300 does not fit uint8"),
+        (lambda: ac.evaluate("a + 2**40", a=np.ones(3, np.int8)), ExpressionError, "1099511627776 does not fit int8"),
+        (lambda: ac.evaluate("a + b", a=np.ones(3), b=10**5000), DtypeError, "^b is a whole number of 16610 bits"),
+        (lambda: ac.evaluate("a + b", a=np.ones(3), b=-(10**400)), DtypeError, "^b is a whole number"),
+        (lambda: ac.add(10**400, 1), DtypeError, "^x1 is a whole number"),
+        (lambda: ac.evaluate("a + 0x" + "f" * 5000, a=np.ones(3)), ExpressionError, "20000 bits"),
         (lambda: ac.evaluate("a**-2", a=np.arange(3)), ExpressionError, "negative integer power"),
         (lambda: ac.add(np.ones(3), 1, tol=-1), ac.core.errors.ArgumentError, "tol"),
         (lambda: ac.gelu(np.ones(3), "exact"), ac.core.errors.ArgumentError, "approximate"),

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import adaptive_compute as ac
-from adaptive_compute.core.errors import NoKernelError
+from adaptive_compute.core.errors import DtypeError, NoKernelError, TooLargeError
 from adaptive_compute.core.index_topology import IndexTopology
 from adaptive_compute.core.operations.gather import gather, scatter_add, segment_sum
+from adaptive_compute.core.operations.gather_rule import GATHER, SCATTER
 
 OPERATION = "scatter_add"  # its kernels' names; those of gather are asked for by name below
 GATHER_KERNELS = ("numpy", "torch")
@@ -339,6 +340,25 @@ def test_sizes_that_cannot_fit_raise_before_allocating():
     with pytest.raises(MemoryError):
         scatter_add(np.ones(1), [0], 1 << 45)
     assert gather(np.broadcast_to(1.0, 1 << 45), [1, 1 << 44]).tolist() == [1, 1]
+
+
+def test_an_index_that_cannot_fit_is_refused_before_it_is_read():
+    endless = np.broadcast_to(np.int64(0), (1 << 43,))
+    for call in (
+        lambda: gather(np.ones(1), endless),
+        lambda: scatter_add(np.ones(1), endless),
+        lambda: segment_sum(np.broadcast_to(1.0, endless.shape), endless),
+        lambda: gather(np.broadcast_to(1.0, (1, 1 << 40)), endless[: 1 << 25]),
+    ):
+        with pytest.raises(TooLargeError, match="this machine has"):
+            call()
+
+
+def test_an_example_of_a_dtype_without_a_sum_is_refused():
+    for dtype in ("bool", "no dtype"):
+        with pytest.raises(DtypeError, match="scatter_add computes in"):
+            SCATTER.example((8, 8), dtype)
+    assert GATHER.example((8, 8), "bool").first.dtype == "bool"
 
 
 def test_size_follows_the_index_where_it_is_not_given():

@@ -219,6 +219,17 @@ def test_norm_of_zero_and_logsumexp_of_minus_infinity_have_finite_gradients(kern
     assert x.grad.tolist() == [0, 0, 0]
 
 
+def test_gradient_of_logsumexp_of_infinity_and_nan_is_torch_s(kernel):
+    torch = pytest.importorskip("torch")
+    for values in ([math.inf, 1.0], [math.nan, 1.0]):
+        ours, theirs = (torch.tensor(values, requires_grad=True) for _ in range(2))
+        result = run(kernel, "logsumexp", ours)
+        if result is not None:
+            result.backward()
+            torch.logsumexp(theirs, 0).backward()
+            torch.testing.assert_close(ours.grad, theirs.grad, equal_nan=True)
+
+
 def test_eight_threads_on_one_plan(kernel):
     x = np.random.default_rng(0).standard_normal((8, 300_000))
     expected = [float(np.sum(row)) for row in x]
@@ -246,6 +257,17 @@ def test_eight_threads_on_one_plan(kernel):
 def test_bad_input_is_named(args, error, text):
     with pytest.raises(error, match=text):
         ac.sum(*args)
+
+
+def test_arguments_are_checked_whatever_was_called_before():
+    x = np.ones((2, 3))
+    for axis in (1, (1,)):
+        ac.sum(x, axis, True)
+    for axis in (1.0, (1.0,)):
+        with pytest.raises(ac.core.errors.ShapeError, match="axis must be"):
+            ac.sum(x, axis, True)
+    with pytest.raises(ac.core.errors.ArgumentError, match="keepdims must be"):
+        ac.sum(x, 1, 1)
 
 
 def test_order_of_complex_values_is_refused():

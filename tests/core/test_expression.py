@@ -114,6 +114,7 @@ def test_parsing_is_cached_and_constants_are_folded():
     assert parse("sin(a)*2", ("a",)) is parse("sin(a)*2", ("a",))
     assert parse("sin(a) * 2", ("a",)) is parse("sin(a)*2", ("a",))  # equal expressions are one object
     assert show(parse("a * (2 ** 3 + 1)", ("a",))) == "(x0 * 9)"
+    assert show(parse("a + 5//0", ("a",))) == "(x0 + 0)"  # NumPy's, of integers
     assert parse("9**9**9**9 * a", ("a",)) is not None  # without computing a number of a billion digits
     assert parse("a + 1", ("a",)) is not parse("a + 1.0", ("a",))
     assert parse("a + 0.0", ("a",)) is not parse("a + (-0.0)", ("a",))
@@ -147,6 +148,13 @@ def test_dtypes(text, dtypes, result):
     if np.lib.NumpyVersion(np.__version__) < "2.1.0" and text == "floor(a)":
         pytest.skip("NumPy before 2.1 gives floating point")
     assert program(parse(text, ("a", "b")[: len(dtypes)]), dtypes).dtype == result
+
+
+def test_gradient_of_a_tensor_with_a_numpy_operand():
+    torch = pytest.importorskip("torch")
+    t = torch.tensor([0.5, 2.0], dtype=torch.float64, requires_grad=True)
+    ac.evaluate("a*b", a=t, b=np.array([3.0, 4.0])).sum().backward()
+    assert t.grad.tolist() == [3, 4]
 
 
 def test_reference_is_wider_than_the_operands():

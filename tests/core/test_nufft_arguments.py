@@ -87,6 +87,13 @@ def test_plan_signatures_are_finuffts(method):
         (lambda: nufft.nufft1d1(X, C, 4, isign=1.5), "isign", NufftTypeError),
         (lambda: nufft.nufft1d1(X, C, 4, modeord=2), "modeord", NufftError),
         (lambda: nufft.nufft1d1(X, C, 4, modeord="fft"), "modeord", NufftTypeError),
+        (lambda: nufft.nufft1d1(X, C, 4, fftw=10**12), "fftw", NufftError),
+        (lambda: nufft.nufft1d1(X, C, 4, fftw=1 << 21), "fftw", NufftError),
+        (lambda: nufft.nufft1d1(X, C, 4, fftw=-1), "fftw", NufftError),
+        (lambda: nufft.nufft1d1(X, C, 4, nthreads=-1), "nthreads", NufftError),
+        (lambda: nufft.nufft1d1(X, C, 4, nthreads=1 << 31), "nthreads", NufftError),
+        (lambda: nufft.nufft1d1(X, C, 4, maxbatchsize=-1), "maxbatchsize", NufftError),
+        (lambda: nufft.nufft1d1(X, C, 4, spread_max_sp_size=1 << 31), "spread_max_sp_size", NufftError),
         (lambda: nufft.nufft1d1(X, C, 4, upsampfac=1.0), "upsampfac", NufftError),
         (lambda: nufft.nufft1d1(X, C, 4, upsampfac="2"), "upsampfac", NufftError),
         (lambda: nufft.nufft1d1(X, C, 4, fftw_lock_fun=1), "fftw_lock_fun", NufftTypeError),
@@ -134,7 +141,7 @@ def plan(nufft_type, **kwargs):
 
 def test_sums_too_large_for_this_machine():
     count = 3000
-    x, c = np.linspace(0, 1e9, count), np.ones(count, complex)
+    x, c = np.linspace(0, 1e7, count), np.ones(count, complex)
     with pytest.raises(TooLargeError, match="points times targets"):
         nufft.nufft1d3(x, c, x)
     with pytest.raises(TooLargeError, match="points times targets"):
@@ -142,11 +149,43 @@ def test_sums_too_large_for_this_machine():
     with pytest.raises(TooLargeError, match="n_modes"):
         nufft.nufft3d1(x, x, x, c, 1 << 16)
     # Too wide for a grid, but few enough for the sum itself.
-    points = np.array([0.0, 1e9])
+    points = np.array([0.0, 1e7])
     with ac.using(kernel="direct"):
         got = nufft.nufft1d3(points, np.array([1, 1j]), points)
-    np.testing.assert_allclose(got, [1 + 1j, 1 + 1j * np.exp(1e18j)], atol=1e-9)
+    np.testing.assert_allclose(got, [1 + 1j, 1 + 1j * np.exp(1e14j)], atol=1e-9)
     assert np.isfinite(nufft.nufft1d3(points, np.array([1, 1j]), points)).all()
+
+
+@pytest.mark.parametrize("scale", [1e9, 1e300])
+def test_type_3_phases_that_leave_no_digit_are_refused(scale):
+    with pytest.raises(TooLargeError, match="x times s reaches"):
+        nufft.nufft1d3(X * scale, C, X * scale)
+    with pytest.raises(TooLargeError, match="y times t reaches"):
+        nufft.Plan(3, 2).setpts(X, X * scale, s=X, t=X * scale)
+
+
+@pytest.mark.parametrize("kernel", [None, "direct", "finufft-1"])
+def test_points_too_far_out_to_fold_are_told(kernel):
+    if kernel == "finufft-1":
+        pytest.importorskip("finufft")
+    with ac.using(kernel=kernel):
+        for scale in (1e300, 1e17):
+            with pytest.raises(NufftError, match="x reaches"):
+                nufft.nufft1d1(X * scale, C, 8)
+        with pytest.warns(NufftWarning, match="x reaches .* more than eps"):
+            nufft.nufft1d2(X * 1e11, F)
+        far, turns = X + 2 * np.pi * 1e4, 2 * np.pi * 1e9
+        np.testing.assert_allclose(nufft.nufft1d1(far, C, 8), nufft.nufft1d1(X, C, 8), atol=1e-5)
+        nufft.nufft1d1(X + turns, C, 8, eps=1e-4)  # little is lost, and less than eps
+
+
+def test_a_known_call_does_not_excuse_an_argument_of_another_type():
+    nufft.nufft1d1(X, C, 4)
+    with pytest.raises(NufftTypeError, match="isign"):
+        nufft.nufft1d1(X, C, 4, isign=1.0)
+    nufft.nufft1d1(X, C, (4,))
+    with pytest.raises(NufftTypeError, match="n_modes"):
+        nufft.nufft1d1(X, C, (4.0,))
 
 
 @pytest.mark.parametrize(("dtype", "eps"), [("f4", 1e-8), ("f8", 1e-17), ("f4", 0), ("f8", 0)])

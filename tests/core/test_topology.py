@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import time
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +13,7 @@ from hypothesis import strategies as st
 
 from adaptive_compute.core.errors import ArgumentError, DtypeError, ShapeError
 from adaptive_compute.core.masks import Blocks, Causal, Prefix, Window
-from adaptive_compute.core.topology import FULL, Topology
+from adaptive_compute.core.topology import FULL, Topology, compile_tiles
 
 
 def written_out(tiles):
@@ -206,6 +210,38 @@ def test_a_file_that_contradicts_itself_is_refused(tmp_path):
         np.savez(tmp_path / "a.npz", kind="array", version=1, **arrays)
         with pytest.raises(ArgumentError, match="damaged"):
             Topology.load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("mask", [Window(3), Prefix(3)])
+def test_a_fraction_where_a_whole_number_belongs_is_refused(tmp_path, mask):
+    np.savez(tmp_path / "a.npz", kind=mask.kind, version=1, n=np.array(1.5))
+    with pytest.raises(ArgumentError, match=r"damaged.*whole number"):
+        Topology.load(tmp_path / "a.npz")
+
+
+def test_a_truncated_file_is_closed(tmp_path):
+    path = tmp_path / "a.npz"
+    Window(3).save(path)
+    damage_truncate(path)
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        with pytest.raises(ArgumentError):
+            Topology.load(path)
+        gc.collect()
+    assert not [w for w in given if w.category is ResourceWarning]
+
+
+def test_a_topology_has_an_example():
+    assert ">>>" in Topology.__doc__
+
+
+def test_compiling_takes_a_step_a_row_and_not_one_a_tile(monkeypatch):
+    asked = []
+    monkeypatch.setattr(Causal, "keep", lambda self, i, j, lq, lk: asked.append(1) or j <= i)
+    start = time.perf_counter()
+    tiles = compile_tiles.__wrapped__(Causal(), 1 << 16, 1 << 16, (64, 64))
+    assert time.perf_counter() - start < 0.4  # 0.07 s measured; 0.7 s with a step for each tile
+    assert (len(asked), tiles.visited) == (1024, 1024 * 1025 // 2)
 
 
 def test_a_missing_file_is_an_oserror(tmp_path):

@@ -86,10 +86,6 @@ class TilesKernel(Kernel):
         """Repeat each key head."""
         return array.repeat_interleave(times, dim=-3)
 
-    def workers(self, threads: int) -> int:
-        """Return how many workers a call of some threads has."""
-        return threads
-
     def share(
         self, workers: int, tasks: Sequence[Sequence[Any]], step: Callable[..., None], problem: Problem, dtype: Any
     ) -> None:
@@ -105,8 +101,7 @@ class TilesKernel(Kernel):
                         step(scratch, *item)
 
         if workers == 1:
-            with self.alone():
-                drain(range(len(tasks)))
+            drain(range(len(tasks)))
             return
         shared = count()
         pool = _pool(self.native, workers)
@@ -119,9 +114,9 @@ class TilesKernel(Kernel):
 
         return torch.no_grad()
 
-    def alone(self) -> AbstractContextManager[Any]:
-        """Return what the caller's thread needs where it does the work itself: small products gain by one thread."""
-        return torch_threads(1)
+    def limited(self, threads: int) -> AbstractContextManager[Any]:
+        """Return what keeps the caller's own thread to a number of threads."""
+        return torch_threads(threads)
 
 
 _pools: dict[tuple[str, int, int], ThreadPoolExecutor] = {}
@@ -216,5 +211,5 @@ class NumpyTilesKernel(TilesKernel):
     def quiet(self) -> AbstractContextManager[Any]:
         return np.errstate(all="ignore")  # as in torch
 
-    def alone(self) -> AbstractContextManager[Any]:
+    def limited(self, threads: int) -> AbstractContextManager[Any]:
         return nullcontext()

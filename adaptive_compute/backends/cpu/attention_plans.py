@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -97,8 +98,8 @@ class TiledKernel(Protocol):
     def repeat(self, array: Any, times: int) -> Any:
         """Repeat each key head."""
 
-    def workers(self, threads: int) -> int:
-        """Return how many workers a call of some threads has."""
+    def limited(self, threads: int) -> AbstractContextManager[Any]:
+        """Return what keeps the caller's own thread to a number of threads."""
 
     def share(
         self, workers: int, tasks: Sequence[Sequence[Any]], step: Callable[..., None], problem: Problem, dtype: Any
@@ -138,7 +139,8 @@ class TiledPlan(Plan):
                 self.nbytes = self.topology.nbytes + (1 << 20)
             else:
                 self.rows = dense_rows(s.lq, s.lk, max(1, min(256, SCRATCH // 4 // (max(self.layout.g, 1) * COLUMNS))))
-        self.flops = request.operation.work(request).flops
+        # A call that waking other threads would only slow down stays in the caller's.
+        self.workers = 1 if request.operation.work(request).flops < SMALL else request.threads
 
     def programs(self, mask: Any) -> list[Program]:
         """Return the work of a call; a boolean operand is compiled here, once for all heads that share it."""
@@ -180,9 +182,13 @@ class TiledPlan(Plan):
         fitting = max(1, SCRATCH // (rows * widest * size * buffers))
         return max(1, min(fitting, -(-self.layout.b * self.layout.h // tasks)))
 
-    def workers(self) -> int:
-        """Return how many threads a call is worth."""
-        return 1 if self.flops < SMALL else self.kernel.workers(self.request.threads)
+    def run(self, *arrays: Any) -> Any:
+        with self.kernel.limited(self.workers):
+            return self.compute(*arrays)
+
+    def compute(self, *arrays: Any) -> Any:
+        """Compute in the threads that the call may use."""
+        raise NotImplementedError
 
 
 def _largest_score(p: Problem, bias: Any) -> float:
@@ -215,7 +221,7 @@ def _largest(xp: Any, array: Any) -> float:
 class ForwardPlan(TiledPlan):
     """Attention over tiles."""
 
-    def run(self, query: Any, key: Any, value: Any, mask: Any, bias: Any) -> Any:
+    def compute(self, query: Any, key: Any, value: Any, mask: Any, bias: Any) -> Any:
         s, layout, empty = self.sizes, self.layout, self.library.xp.empty
         out = empty((*layout, s.lq, s.dv), dtype=query.dtype)
         lse = empty((*layout, s.lq), dtype=self.dtype) if self.request.params.return_lse else None
@@ -224,7 +230,7 @@ class ForwardPlan(TiledPlan):
         p, programs = self.problem(query, key, value, bias), self.programs(mask)
         p.rows["out"] = out
         p.rows["total"] = total = empty((*layout, s.lq, 1), dtype=self.dtype)
-        workers = self.workers()
+        workers = self.workers
         step = self.heads_at_once(programs, 1 if s.lq > 64 else workers)
         items = [
             (program.b, h, min(h + step, program.h1), row)
@@ -256,7 +262,7 @@ class ForwardPlan(TiledPlan):
 class BackwardPlan(TiledPlan):
     """Gradient of attention over tiles."""
 
-    def run(
+    def compute(
         self, grad: Any, query: Any, key: Any, value: Any, mask: Any, bias: Any, out: Any, lse: Any, dlse: Any
     ) -> Any:
         take, layout, xp, s = self.kernel.take, self.layout, self.library.xp, self.sizes
@@ -277,7 +283,7 @@ class BackwardPlan(TiledPlan):
             dbias = xp.zeros(layout.pairs(bias, s.batch).shape, dtype=self.dtype)
         dquery = xp.empty(p.rows["query"].shape, dtype=self.dtype)
         p.rows.update(grad=grad, delta=delta, dquery=dquery, **({} if lse is None else {"lse": lse}))
-        workers = self.workers()
+        workers = self.workers
         # Rows that share keys add to the same gradients. Either each task has heads of its own, or, where there are
         # too few heads (or a bias that they share), each has rows of its own and adds to gradients of its own.
         by_heads = dbias is None and _even(layout.b * layout.h, workers)

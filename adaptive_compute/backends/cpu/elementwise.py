@@ -198,6 +198,20 @@ def _torch_function(op: str, complex_: bool) -> Callable[..., Any]:
     import torch
 
     aten = torch.ops.aten
+
+    # ``out`` may be ``x`` itself, so what is to be mended is found first.
+    def sign(x: Any, out: Any) -> None:
+        unordered = torch.isnan(x) if x.is_floating_point() else None
+        torch.sign(x, out=out)
+        if unordered is not None:  # torch gives 0
+            out.masked_fill_(unordered, math.nan)
+
+    def gelu(x: Any, out: Any) -> None:
+        infinite = x == math.inf if x.dtype == torch.float32 else None
+        aten.gelu.out(x, out=out)
+        if infinite is not None:  # torch's vectorised float32 gives NaN
+            out.masked_fill_(infinite, math.inf)
+
     special: dict[str, Callable[..., Any]] = {
         "cast": lambda x, out: out.copy_(x),
         "positive": lambda x, out: out.copy_(x),
@@ -210,7 +224,8 @@ def _torch_function(op: str, complex_: bool) -> Callable[..., Any]:
         "subtract_product": lambda x, y, z, out: torch.addcmul(x, y, z, value=-1, out=out),
         "relu": lambda x, out: torch.clamp_min(x, 0, out=out),
         "silu": aten.silu.out,
-        "gelu": aten.gelu.out,
+        "sign": sign,
+        "gelu": gelu,
         "gelu_tanh": lambda x, out: aten.gelu.out(x, approximate="tanh", out=out),
     }
     return special[op] if op in special else getattr(torch, TORCH_NAMES.get(op, op))
@@ -279,6 +294,8 @@ class TorchBlocked(_Elementwise):
                     return f"torch computes little in {dtype}"
             if value.op in _NOT_INTEGER and not value.loop.startswith(("float", "complex")):
                 return f"torch's {value.op} of integers is not NumPy's"
+            if value.op == "rint" and value.loop.startswith("complex"):
+                return "torch does not round complex values"
         reason = self.threaded and self._too_small(request)
         return reason or needs("torch")
 

@@ -22,6 +22,7 @@ from ...core.errors import NufftError, NufftWarning
 from ...core.operation import Features, Request, log2
 from ...core.operations.nufft_rule import (
     FLOOR,
+    LARGEST_PHASE,
     ROUNDING,
     SMALLEST_EPS,
     USUAL_EPS,
@@ -77,8 +78,7 @@ class PointsPlan(Plan):
         execute: Callable[[Any, np.ndarray], np.ndarray],
         nbytes: int,
     ) -> None:
-        self._names = coordinate_names(request.params)
-        self._periodic = request.params.type != 3
+        self._params, self._names = request.params, coordinate_names(request.params)
         self._make, self._prepare, self._execute = make, prepare, execute
         self._limit = max(1, min(MOST_SETTINGS, SETTINGS_BYTES // max(nbytes, 1)))
         self.nbytes = nbytes * self._limit
@@ -104,7 +104,9 @@ class PointsPlan(Plan):
         check_finite(points, self._names)
         setting.points = None  # an engine that fails half-way has no points
         copies = [np.array(x, order="C") for x in points]
-        self._prepare(setting.engine, [_folded(x) for x in copies] if self._periodic else copies)
+        periodic = zip(copies, self._names, self._params.n_modes) if self._params.type != 3 else ()
+        folded = [_folded(x, name, n, self._params.eps) for x, name, n in periodic]
+        self._prepare(setting.engine, folded or copies)
         setting.points, setting.mark = copies, mark
 
     def _take(self, mark: tuple[bytes, ...]) -> Setting:
@@ -135,16 +137,26 @@ class PointsPlan(Plan):
 
 # 2 pi as a sum, so that what is taken from a point is exact: multiples of the first part need no rounding.
 _TURN = float(np.float32(2 * np.pi))
+_EXACT = 2.0**29 * _TURN  # 24 bits of the first part, and 29 of turns
 _TURN_REST = float(8 * np.arctan(np.longdouble(1)) - np.longdouble(_TURN))
 
 
-def _folded(x: np.ndarray) -> np.ndarray:
+def _folded(x: np.ndarray, name: str, n: int, eps: float) -> np.ndarray:
     """Return points within one period, [-pi, pi], in their own dtype.
 
     FINUFFT folds as well, but in the points' precision, which costs up to three times the rounding of points within.
+    Farther out than folding is exact, the highest of the ``n`` frequencies turns a point's rounding into an error.
     """
-    if -np.pi <= x.min() and x.max() <= np.pi:
+    reach = max(-float(x.min()), float(x.max()))
+    if reach <= np.pi:
         return x
+    if reach > _EXACT:
+        error = n / 2 * reach / LARGEST_PHASE
+        said = f"{name} reaches {reach:.3g}, too far from [-pi, pi]: its rounding gives {n} modes an error of about"
+        if error >= 1:
+            raise NufftError(f"{said} {error:.1g}, which is no correct digit")
+        if error > eps:
+            warnings.warn(f"{said} {error:.1g}, more than eps={eps:.1g}", NufftWarning, stacklevel=2)
     wide = x.astype(np.float64)
     turns = np.rint(wide * (0.5 / np.pi))
     wide -= turns * _TURN

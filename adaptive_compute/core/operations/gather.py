@@ -12,7 +12,7 @@ from .. import settings as _settings
 from ..array import as_array, describe
 from ..dispatcher import dispatcher
 from ..errors import ArgumentTypeError, AxisError, DtypeError, ShapeError
-from ..index_topology import IndexTopology
+from ..index_topology import IndexTopology, check_fits
 from ..topology import Topology
 from .gather_rule import GATHER, SCATTER, IndexParams, round_up
 
@@ -55,6 +55,10 @@ def gather(x: Any, topology_or_index: Any, axis: int = 0, *, tol: float | None =
     array([30., 30., 10.])
     """
     x, along = _operand(x, "x", axis)
+    if not isinstance(topology_or_index, Topology):  # where it is one, the dispatcher checks the result's size in time
+        topology_or_index = as_array(topology_or_index, "index")
+        entries, operand = describe(topology_or_index).size, describe(x)
+        check_fits(entries * (operand.nbytes // max(operand.shape[along], 1)), f"a result of {entries} entries")
     topology = _topology(topology_or_index, x.shape[along], f"x.shape[{along}]", "index", x)
     return _run(GATHER, x, along, topology, tol)
 

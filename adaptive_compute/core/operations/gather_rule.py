@@ -15,7 +15,7 @@ import numpy as np
 from .. import settings as _settings
 from ..array import Operand, itemsize
 from ..dispatcher import dispatcher
-from ..errors import ShapeError
+from ..errors import DtypeError, ShapeError
 from ..operation import Features, Operation, Request, Work, log2, relative_error
 from ..precision import REAL_OF, UNIT_ROUNDOFF, conformance
 
@@ -232,6 +232,12 @@ def _request(
 def _example(operation: _Indexed, shape: tuple[int, ...], dtype: str, size: int) -> Request:
     if not shape:
         raise ShapeError(f"{operation.name} needs at least one axis; give a shape such as 4096x64")
+    try:
+        kind = np.dtype(dtype).kind
+    except TypeError:
+        kind = "O"
+    if kind not in ("biufc" if operation.name == "gather" else "iufc"):
+        raise DtypeError(f"dtype {dtype!r} is not one that {operation.name} computes in; use float64 or int64, say")
     operands = (Operand(shape, dtype, "cpu", "numpy"), Operand((shape[0],), "int64", "cpu", "numpy"), None)
     params = IndexParams(0, size, False, round_up(-(-shape[0] // max(size, 1))))
     return Request(operation, operands, params, None, _settings.threads(_settings.current()))

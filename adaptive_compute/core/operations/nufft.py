@@ -41,7 +41,9 @@ def _transform(
     if out is None and not options and type(data) is np.ndarray and all(map(_plain, (*points, *targets))):
         layout = [(x.shape, x.dtype) for x in (data, *points, *targets)]
         extents = equivalent_modes(points, targets) if targets else None  # for type 3 the data decide the plan
-        key = (nufft_type, len(points), n_modes, type(n_modes), eps, isign, extents, *layout, _settings.current())
+        # With the types, because 4.0 equals 4 but is no number of modes.
+        kinds = (*map(type, n_modes if type(n_modes) is tuple else ()), type(n_modes), type(eps), type(isign))
+        key = (nufft_type, len(points), n_modes, eps, isign, kinds, extents, *layout, _settings.current())
         try:
             call = dispatcher.fast[key]
         except KeyError:

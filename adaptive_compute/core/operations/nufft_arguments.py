@@ -14,14 +14,17 @@ from ..array import Operand, as_array, describe, kind_of
 from ..dispatcher import physical_memory
 from ..errors import ArgumentError, DtypeError, NufftError, NufftTypeError, NufftWarning, TooLargeError
 from ..precision import COMPLEX_OF
-from .nufft_rule import NufftParams, direct_limit, grid_bytes
+from .nufft_rule import LARGEST_PHASE, NufftParams, direct_limit, grid_bytes
 
 # What FINUFFT's option structure holds, besides the FFTW locks that it does not show to Python.
-_WHOLE = (
-    "modeord", "spreadinterponly", "debug", "spread_debug", "showwarn", "nthreads", "fftw", "spread_sort",
-    "spread_kerevalmeth", "spread_kerpad", "spread_thread", "maxbatchsize", "spread_nthr_atomic", "spread_max_sp_size",
-    "spread_kerformula",
-)  # fmt: skip
+# Each whole number with what is accepted: outside, FINUFFT may end the process (fftw, a C int, nthreads) or ignore it.
+_C_INT = (1 << 31) - 1
+_WHOLE = {
+    "modeord": (0, 1), "spreadinterponly": (0, 1), "debug": (0, 2), "spread_debug": (0, 2), "showwarn": (0, 1),
+    "nthreads": (0, 4096), "fftw": (0, 127), "spread_sort": (0, 2), "spread_kerevalmeth": (0, 1),
+    "spread_kerpad": (0, 1), "spread_thread": (0, 2), "maxbatchsize": (0, _C_INT), "spread_nthr_atomic": (-1, _C_INT),
+    "spread_max_sp_size": (0, _C_INT), "spread_kerformula": (0, _C_INT),
+}  # fmt: skip
 _LOCKS = ("fftw_lock_fun", "fftw_unlock_fun", "fftw_lock_data")
 _EPS = {"float32": float(np.finfo(np.float32).eps), "float64": float(np.finfo(np.float64).eps)}
 
@@ -64,7 +67,6 @@ def check_eps(eps: Any, real: str, stacklevel: int = 5) -> float:
 
 def check_options(options: Mapping[str, Any], stacklevel: int = 5) -> tuple[int, int, tuple[tuple[str, float], ...]]:
     """Return modeord, the thread count (0: all) and FINUFFT's other options; warn of a name that it does not have."""
-    modeord = threads = 0
     kept: dict[str, float] = {}
     for name, value in options.items():
         if name in _LOCKS:
@@ -75,14 +77,12 @@ def check_options(options: Mapping[str, Any], stacklevel: int = 5) -> tuple[int,
                 raise NufftError(f"upsampfac must be greater than 1, or 0 for FINUFFT's own choice, got {value!r}")
         elif name not in _WHOLE:
             warnings.warn(f"FINUFFT has no option {name!r}, which is ignored", NufftWarning, stacklevel=stacklevel)
-        elif name == "modeord":
-            modeord = whole(value, name)
-            if modeord not in (0, 1):
-                raise NufftError(f"modeord must be 0 (increasing from -N//2) or 1 (FFT order), got {value!r}")
-        elif name == "nthreads":
-            threads = max(whole(value, name), 0)
         else:
-            kept[name] = whole(value, name)
+            number, (least, most) = whole(value, name), _WHOLE[name]
+            if not least <= number <= most:
+                raise NufftError(f"option {name} must be from {least} to {most}, got {value!r}")
+            kept[name] = number
+    modeord, threads = (int(kept.pop(name, 0)) for name in ("modeord", "nthreads"))
     return modeord, threads, tuple(sorted(kept.items()))
 
 
@@ -192,10 +192,20 @@ def check_out(out: Any, shape: tuple[int, ...], n_trans: int, data: Any) -> None
 
 
 def equivalent_modes(points: Sequence[Any], targets: Sequence[Any]) -> tuple[int, ...]:
-    """Return the modes per dimension that a type 3 transform's extents amount to, and refuse what is not finite."""
+    """Return the modes per dimension that a type 3 transform's extents amount to.
+
+    Points that are not finite are refused, and phases so large that their rounding leaves no digit of the result.
+    """
     modes = []
     for x, s, names in zip(points, targets, ("xs", "yt", "zu")):
-        n = 2 / math.pi * _half_width(x, names[0]) * _half_width(s, names[1])
+        (a, b), (c, d) = check_range(x, names[0]), check_range(s, names[1])
+        phase = max(-a, b) * max(-c, d)
+        if not phase <= LARGEST_PHASE:
+            raise TooLargeError(
+                f"{names[0]} times {names[1]} reaches {phase:.3g} radians; beyond {LARGEST_PHASE:.3g} the rounding of "
+                "a phase is more than a radian"
+            )
+        n = 2 / math.pi * (b / 2 - a / 2) * (d / 2 - c / 2)
         # Beyond 2^60 every grid is too large alike; rounding up lets calls with new random points share their plan.
         modes.append(1 if n <= 1 else math.ceil(2.0 ** (math.ceil(4 * math.log2(min(n, 2.0**60))) / 4)))
     return tuple(modes)
@@ -210,11 +220,6 @@ def check_range(values: Any, name: str) -> tuple[float, float]:
     if not (math.isfinite(low) and math.isfinite(high)):
         raise NufftError(f"{name} is not finite everywhere (it ranges from {low} to {high}); points must be")
     return low, high
-
-
-def _half_width(values: Any, name: str) -> float:
-    low, high = check_range(values, name)
-    return high / 2 - low / 2
 
 
 def check_grid(params: NufftParams, dtype: str, count: int, outputs: int) -> None:

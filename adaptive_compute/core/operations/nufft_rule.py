@@ -20,13 +20,14 @@ from ..array import Operand, kind_of
 from ..dispatcher import dispatcher
 from ..errors import DtypeError, NufftError, ShapeError
 from ..operation import Features, Operation, Request, Work, log2, relative_error
-from ..precision import COMPLEX_OF, REAL_OF
+from ..precision import COMPLEX_OF, REAL_OF, UNIT_ROUNDOFF
 
 # The conformance rule: error <= 4 eps + ROUNDING * (largest number of modes in a dimension), and at least FLOOR.
 ROUNDING = {"float32": 6e-8, "float64": 1.1e-16}
 FLOOR = {"float32": 1e-5, "float64": 0.0}
 # The smallest eps that the rule is held to: below it, what a kernel reaches depends on the data.
 SMALLEST_EPS = {"float32": 2.5e-6, "float64": 1e-12}
+LARGEST_PHASE = 1 / UNIT_ROUNDOFF["float64"]  # radians; all phases are computed in float64
 # Tolerances that the profile measures, the usual one at more sizes and for several transforms too.
 USUAL_EPS = 1e-6
 PROFILED_EPS = {"float32": (1e-2, USUAL_EPS), "float64": (1e-2, USUAL_EPS, 1e-12)}
