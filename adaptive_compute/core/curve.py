@@ -70,10 +70,10 @@ class _Axis:
             error = max(low.error, high.error)
             return _Values(time, max(low.spread, high.spread), error, low.outside or high.outside)
         # Outside: the last slope goes on, within what a size can do: larger never takes less time than smaller, a
-        # smaller call at least half of the smallest measured, and nothing here grows faster than with the cube.
+        # smaller call an eighth of the smallest measured at least, and nothing here grows faster than with the cube.
         slope = min(max((high.time - low.time) / (places[right] - places[left]), 0.0), STEEPEST)
         near, distance = (low, position - places[left]) if share < 0 else (high, position - places[right])
-        return near._replace(time=near.time + max(slope * distance, -1.0), outside=True)
+        return near._replace(time=near.time + max(slope * distance, -3.0), outside=True)
 
     def _at(self, index: int, at: Sequence[float], depth: int) -> _Values:
         below = self.below[index]

@@ -29,11 +29,14 @@ from .router import Router
 if TYPE_CHECKING:
     from ..backends.base import Backend, Kernel
 
-FULL_SECONDS, QUICK_SECONDS = 75.0, 14.0
+FULL_SECONDS, QUICK_SECONDS = 55.0, 10.0
 SHORTEST_SAMPLE = 40e-6  # a clock reading costs 0.1 us: shorter calls are timed several at a time
-FEWEST, MOST = 3, 25  # samples of one point
+FEWEST, MOST = 2, 25  # samples of one point
 # Two orders of magnitude past the tolerance is no rounding: the kernel computes something else.
 WRONG = 100.0
+# References use NumPy's matrix products, whose threads go on spinning for some 25 ms and would slow down what is timed
+# next; so several points are checked together, and timed together after that.
+TOGETHER, SETTLE = 8, 0.03
 FAILURES = (AdaptiveError, RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, OSError)
 
 
@@ -112,15 +115,18 @@ def measure(
     rng.shuffle(work)  # so that what a slow machine must leave out is spread over all families and classes
     left_out = 0
     clock = _Clock(budget or (QUICK_SECONDS if quick else FULL_SECONDS), len(work))
-    for done, (operation, request) in enumerate(work):
+    for done in range(0, len(work), TOGETHER):
+        group = work[done : done + TOGETHER]
         if report is not None:
-            report(Progress(done, len(work), operation.name))
+            report(Progress(done, len(work), group[0][0].name))
         if clock.spent():
-            left_out += 1
+            left_out += len(group)
             continue
         clock.begin(done)
-        kernels = [k for k in registry.kernels(operation.name) if k.device in profile.sections]
-        _measure_request(profile, registry, operation, request, kernels, rng, clock)
+        ready = [(o, r, _checked(profile, registry, o, r, rng)) for o, r in group]
+        time.sleep(SETTLE)
+        for operation, request, runners in ready:
+            _time(profile, operation, request, runners, clock.share)
     if report is not None:
         report(Progress(len(work), len(work), "done"))
     profile.facts = {
@@ -218,22 +224,19 @@ def _copy(array: Any) -> Any:
     return array.copy() if isinstance(array, np.ndarray) else array
 
 
-def _measure_request(
-    profile: Profile,
-    registry: Registry,
-    operation: Operation,
-    request: Request,
-    kernels: Sequence[Kernel],
-    rng: np.random.Generator,
-    clock: _Clock,
-) -> None:
+def _checked(
+    profile: Profile, registry: Registry, operation: Operation, request: Request, rng: np.random.Generator
+) -> list[Runner]:
+    """Plan a request on every kernel that supports it, run each once, and keep those whose result is right."""
     able = [
         k
-        for k in kernels
-        if profile.rejection(k.device, operation.name, k.name) is None and k.supports(relocated(request, k)) is True
+        for k in registry.kernels(operation.name)
+        if k.device in profile.sections
+        and profile.rejection(k.device, operation.name, k.name) is None
+        and k.supports(relocated(request, k)) is True
     ]
     if not able:
-        return
+        return []
     arrays = operation.arrays(request, rng)
     runners: list[Runner] = []
     for kernel in able:
@@ -250,10 +253,16 @@ def _measure_request(
         else:
             _reject(profile, operation, kernel, f"relative error {runner.error:.1e} at {request!r}")
             runner.plan.close()
+    return runners
+
+
+def _time(profile: Profile, operation: Operation, request: Request, runners: list[Runner], share: float) -> None:
+    """Time a request's runners and put what was found into the profile."""
     samples: list[list[float]] = []
+    runners = [r for r in runners if profile.rejection(r.kernel.device, operation.name, r.kernel.name) is None]
     while runners:
         try:
-            samples = time_in_turn(runners, clock.share)
+            samples = time_in_turn(runners, share)
             break
         except _FailedError as failed:
             runners.remove(failed.runner)
@@ -277,18 +286,20 @@ def _reject(profile: Profile, operation: Operation, kernel: Kernel, reason: str)
 
 
 def time_in_turn(runners: Sequence[Any], share: float) -> list[list[float]]:
-    """Time runners in turn until their share of the time is used; returns the samples of each."""
+    """Time runners that have run once in turn, until their share of the time is used; returns their samples."""
     repeats, expected = [], 0.0
-    for runner in runners:
-        single = runner.seconds(1)  # dropped: the first run after planning warms caches and thread pools
+    samples: list[list[float]] = [[] for _ in runners]
+    for runner, own in zip(runners, samples):
+        single = runner.seconds(1)
         count = max(1, math.ceil(SHORTEST_SAMPLE / max(single, 1e-9)))
         if count > 1:
             single = runner.seconds(count)
             count = max(1, math.ceil(SHORTEST_SAMPLE / max(single, 1e-9)))
+        else:
+            own.append(single)
         repeats.append(count)
         expected += count * single
     rounds = int(min(max(share / max(expected, 1e-9), FEWEST), MOST))
-    samples: list[list[float]] = [[] for _ in runners]
     collecting = gc.isenabled()
     gc.disable()
     try:

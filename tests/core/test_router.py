@@ -361,3 +361,11 @@ def test_explaining_a_function_that_cannot_be_traced_explains_the_call_itself():
     with pytest.warns(ac_errors.UntraceableWarning):
         decision = ac.explain(positive, np.ones(7))
     assert decision.request.first.shape == (7,)
+
+
+def test_a_call_without_tol_never_fails_for_accuracy():
+    use({"pocketfft": curve(5e-6, error=3e-14), "torch": curve(1e-6, error=1e-12)})
+    decision = ac.explain(ac.fft, X)
+    assert decision.chosen.name == "pocketfft"
+    assert "exceeds" in dict((k.name, r) for k, r in decision.refused)["torch"]
+    np.testing.assert_allclose(ac.fft(X), np.fft.fft(X))

@@ -66,7 +66,7 @@ class TilesKernel(Kernel):
         def array(values: np.ndarray, dtype: Any) -> Any:
             return torch.from_numpy(values).to(dtype)
 
-        return Library(torch, gemm, array)
+        return Library(torch, gemm, array, lambda values, size: values.split(size, 1))
 
     def dtype(self, name: str) -> Any:
         """Return a dtype of the library."""
@@ -197,7 +197,10 @@ class NumpyTilesKernel(TilesKernel):
         def gemm(a: Any, b: Any, out: Any, alpha: float, accumulate: bool) -> None:
             _multiply(a if alpha == 1.0 else a * a.dtype.type(alpha), b, out, accumulate)
 
-        return Library(np, gemm, lambda values, dtype: values.astype(dtype))
+        def split(values: Any, size: int) -> Any:
+            return [values[:, i : i + size] for i in range(0, values.shape[1], size)]
+
+        return Library(np, gemm, lambda values, dtype: values.astype(dtype), split)
 
     def dtype(self, name: str) -> Any:
         return np.dtype(name)

@@ -109,9 +109,12 @@ class TiledKernel(Protocol):
 
 def _tile_rows(request: Request) -> int:
     """Return the queries of a tile: more where each sees many keys, so that the edges of a mask waste little."""
-    s, keys, rows = given(request).sizes, visited(request), 64
-    while rows < 256 and keys >= 16 * rows and given(request).mask is None:
-        rows *= 2
+    g, s, rows = given(request), given(request).sizes, 64
+    if request.params.mask is None and g.mask is None:
+        rows = min(256, SCRATCH * s.key_heads // (4 * COLUMNS * max(s.heads, 1)))
+    elif g.mask is None:
+        while rows < 256 and visited(request) >= 16 * rows:
+            rows *= 2
     return max(1, min(rows, s.lq))
 
 
@@ -138,7 +141,7 @@ class TiledPlan(Plan):
                 self.rows = topology_rows(self.topology, self.layout.g, self.library, self.dtype)
                 self.nbytes = self.topology.nbytes + (1 << 20)
             else:
-                self.rows = dense_rows(s.lq, s.lk, max(1, min(256, SCRATCH // 4 // (max(self.layout.g, 1) * COLUMNS))))
+                self.rows = dense_rows(s.lq, s.lk, self.tile[0])
         # A call that waking other threads would only slow down stays in the caller's.
         self.workers = 1 if request.operation.work(request).flops < SMALL else request.threads
 
@@ -171,7 +174,8 @@ class TiledPlan(Plan):
         if bias is not None:
             bias = _broadcast(layout.pairs(take(bias, self.dtype), s.batch), (*layout, s.lq, s.lk))
         rows = {"query": layout.queries(q)}
-        return Problem(self.library, layout.keys(k), layout.keys(v), bias, self.request.params.scale, rows)
+        scale, tile = self.request.params.scale, self.tile[0]
+        return Problem(self.library, layout.keys(k), layout.keys(v), bias, scale, tile, rows)
 
     def heads_at_once(self, programs: Sequence[Program], tasks: int) -> int:
         """Return how many key heads a step takes: as many as leave their scores in the cache and every thread busy."""

@@ -69,19 +69,18 @@ class Library(NamedTuple):
     """What the algorithm needs of an array library besides the functions that NumPy and torch share.
 
     ``gemm(a, b, out, alpha, accumulate)`` multiplies batches of matrices; ``array`` brings a NumPy array into a dtype
-    of the library.
+    of the library; ``split`` cuts an array along axis 1 into views of a length.
     """
 
     xp: Any
     gemm: Callable[[Any, Any, Any, float, bool], None]
     array: Callable[[np.ndarray, Any], Any]
+    split: Callable[[Any, int], Sequence[Any]]
 
 
 def dense_rows(lq: int, lk: int, rows: int) -> list[Row]:
     """Return the rows of a call without a mask."""
-    chunks = tuple(
-        Chunk(((j, min(j + COLUMNS, lk)),), min(COLUMNS, lk - j), ()) for j in range(0, lk, COLUMNS)
-    )
+    chunks = tuple(Chunk(((j, min(j + COLUMNS, lk)),), min(COLUMNS, lk - j), ()) for j in range(0, lk, COLUMNS))
     return [Row(i, min(i + rows, lq), chunks) for i in range(0, lq, rows)]
 
 
@@ -202,24 +201,33 @@ class Problem(NamedTuple):
     value: Any  # (B, H, Lk, Dv)
     bias: Any  # (B, H, G, Lq, Lk), broadcast, or None
     scale: float
+    tile: int  # queries of a row of tiles
     rows: dict[str, Any]
 
 
 class Heads:
-    """A problem cut to some heads of one batch: the views that many steps share."""
+    """A problem cut to some heads of one batch: the views that many steps share.
+
+    Views are made here all at once where they can be: each call of a library lets another thread take the
+    interpreter, and a step has few calls that are worth it.
+    """
 
     def __init__(self, p: Problem, b: int, h0: int, h1: int) -> None:
         self.at = (b, h0, h1)
+        self.tile = p.tile
         self.key, self.value = p.key[b, h0:h1], p.value[b, h0:h1]
         self.key_t, self.value_t = self.key.swapaxes(1, 2), self.value.swapaxes(1, 2)
         self.bias = None if p.bias is None else p.bias[b, h0:h1]
         self.grouped = p.rows["query"].shape[2] > 1
-        self.rows = {name: a[b, h0:h1] if self.grouped else a[b, h0:h1, 0] for name, a in p.rows.items()}
+        if self.grouped:
+            self.rows = {name: a[b, h0:h1] for name, a in p.rows.items()}
+        else:
+            self.rows = {name: p.library.split(a[b, h0:h1, 0], p.tile) for name, a in p.rows.items()}
 
     def cut(self, name: str, row: Row) -> Any:
         """Return a row of tiles as (heads, queries, last): a view, but a copy where heads are grouped."""
         if not self.grouped:
-            return self.rows[name][:, row.start : row.stop]
+            return self.rows[name][row.start // self.tile]
         part = self.rows[name][:, :, row.start : row.stop]
         return part.reshape(part.shape[0], part.shape[1] * part.shape[2], part.shape[3])
 
@@ -229,7 +237,7 @@ class Heads:
             target = self.rows[name][:, :, row.start : row.stop]
             target[...] = values.reshape(target.shape)
         else:
-            self.rows[name][:, row.start : row.stop] = values
+            self.rows[name][row.start // self.tile][...] = values
 
 
 class Scratch:
@@ -249,8 +257,15 @@ class Scratch:
             buffer = self._buffers.get(name)
             if buffer is None or buffer.shape[0] < size:
                 buffer = self._buffers[name] = self.problem.library.xp.empty(size, dtype=self.dtype)
-                self._views = {key: kept for key, kept in self._views.items() if key[0] != name}
+                self._views.clear()
             view = self._views[name, shape] = buffer[:size].reshape(shape)
+        return view
+
+    def columns(self, start: int, stop: int, name: str, shape: tuple[int, ...]) -> Any:
+        """Return columns of the array that ``take`` returns for this name and shape."""
+        view = self._views.get((name, shape, start, stop))
+        if view is None:
+            view = self._views[name, shape, start, stop] = self.take(name, *shape)[:, :, start:stop]
         return view
 
     def heads(self, b: int, h0: int, h1: int) -> Heads:
@@ -293,12 +308,12 @@ def _scores(heads: Heads, q: Any, key_t: Any, row: Row, chunk: Chunk, scratch: S
     return s
 
 
-def _masked(s: Any, chunk: Chunk, log: Callable[[Any], Any] | None) -> None:
-    """Take out what the mask does not keep: before the exponential by adding log(0), after it by multiplying."""
+def _masked(s: Any, chunk: Chunk, scratch: Scratch, log: Callable[[Any], Any] | None) -> None:
+    """Take out of scores what the mask does not keep: before the exponential by adding log(0), after it by 0."""
     for start, stop, block in chunk.spots:
         if callable(block):
             block = block()
-        part = s[:, :, start:stop]
+        part = scratch.columns(start, stop, "scores", s.shape)
         if log is None:
             part *= block
         else:
@@ -321,7 +336,7 @@ def forward(scratch: Scratch, b: int, h0: int, h1: int, row: Row) -> None:
         k = _gathered(heads.key, "key", chunk, scratch) if len(chunk.pieces) > 1 else None
         s = _scores(heads, q, _transposed(heads.key_t, k, chunk), row, chunk, scratch)
         xp.exp(s, out=s)
-        _masked(s, chunk, None)
+        _masked(s, chunk, scratch, None)
         if number:
             total += s.sum(axis=-1, keepdims=True)
         else:
@@ -346,7 +361,7 @@ def forward_shifted(scratch: Scratch, b: int, h0: int, h1: int, row: Row) -> Non
     for chunk in row.chunks:
         k = _gathered(heads.key, "key", chunk, scratch)
         s = _scores(heads, q, k.swapaxes(1, 2), row, chunk, scratch)
-        _masked(s, chunk, log)
+        _masked(s, chunk, scratch, log)
         new = xp.maximum(xp.amax(s, axis=-1, keepdims=True), top)
         # A query that has kept nothing yet has -inf here; subtracting 0 instead keeps its weights zero.
         base = xp.where(new == -math.inf, xp.zeros_like(new), new)
@@ -405,9 +420,9 @@ def backward(scratch: Scratch, g: Gradients, b: int, h0: int, h1: int, row: Row)
         s = _scores(heads, q, _transposed(heads.key_t, k, chunk), row, chunk, scratch)
         if lse is None:
             xp.exp(s, out=s)
-            _masked(s, chunk, None)
+            _masked(s, chunk, scratch, None)
         else:
-            _masked(s, chunk, _log(xp))
+            _masked(s, chunk, scratch, _log(xp))
             s -= lse
             xp.exp(s, out=s)
         ds = scratch.take("ds", *s.shape)

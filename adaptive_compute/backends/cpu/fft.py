@@ -20,6 +20,9 @@ def kernels() -> Sequence[Kernel]:
     return [PocketFFT("pocketfft", threaded=False), PocketFFT("pocketfft-threads", threaded=True), TorchFFT()]
 
 
+FEWEST_SHARED = 1 << 13
+
+
 class FunctionPlan(Plan):
     """A plan that is one function, kept as the attribute ``run`` so that a call is a call of that function."""
 
@@ -56,6 +59,8 @@ class PocketFFT(Kernel):
             return "SciPy has no bfloat16"
         if self.threaded and request.threads < 2:
             return "the call may use one thread only"
+        if self.threaded and request.first.size < FEWEST_SHARED:
+            return f"below {FEWEST_SHARED} points waking another thread takes longer than the transform"
         shape, axes = request.first.shape, request.params.axes
         if self.threaded and len(axes) == 1 and request.first.size == max(shape):
             return "pocketfft shares out whole transforms, and this is one transform"

@@ -327,7 +327,7 @@ class Direct(Kernel):
     def features(self, request: Request) -> Features:
         p = request.params
         name = f"{p.dim}d{p.type}/{REAL_OF[request.first.dtype]}"
-        return Features(name, (log2(p.n_trans), log2(points_of(request)), log2(outputs_of(request))))
+        return Features(name, (log2(p.n_trans), log2(terms(request))))
 
     def plan(self, request: Request) -> Plan:
         if points_of(request) == 0 or outputs_of(request) == 0:

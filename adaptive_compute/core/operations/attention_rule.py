@@ -184,7 +184,7 @@ def _grid(dtype: str, quick: bool, gemms: int) -> Iterator[tuple[tuple[int, int,
     lengths = {1: (64, 4096), 64: (64, 1024), 1024: (128, 1024)} if coarse else {
         1: (16, 256, 4096), 16: (16, 1024), 128: (128, 1024), 1024: (128, 1024),
     }  # fmt: skip
-    most = (1 << 28) // gemms  # pairs times head size in one product: 10 to 50 ms in all on most machines
+    most = (1 << 27) // gemms  # pairs times head size in one product: 10 to 50 ms in all on most machines
     for lq, keys in lengths.items():
         for lk in keys:
             yield from (((h, lq, lk, 64), None) for h in heads if h * lq * lk * 64 <= most)
