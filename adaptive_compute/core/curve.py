@@ -69,9 +69,10 @@ class _Axis:
             time = low.time + share * (high.time - low.time)
             error = max(low.error, high.error)
             return _Values(time, max(low.spread, high.spread), error, low.outside or high.outside)
-        # Outside: the last slope goes on, within what a size can do: larger never takes less time than smaller, a
-        # smaller call an eighth of the smallest measured at least, and nothing here grows faster than with the cube.
-        slope = min(max((high.time - low.time) / (places[right] - places[left]), 0.0), STEEPEST)
+        # Outside: the last slope goes on, within what a size can do. Beyond the largest, where a fixed cost no longer
+        # counts, time grows at least in proportion; a smaller call takes an eighth of the smallest measured at least.
+        flattest = 0.0 if share < 0 else 1.0
+        slope = min(max((high.time - low.time) / (places[right] - places[left]), flattest), STEEPEST)
         near, distance = (low, position - places[left]) if share < 0 else (high, position - places[right])
         return near._replace(time=near.time + max(slope * distance, -3.0), outside=True)
 

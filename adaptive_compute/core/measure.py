@@ -29,7 +29,7 @@ from .router import Router
 if TYPE_CHECKING:
     from ..backends.base import Backend, Kernel
 
-FULL_SECONDS, QUICK_SECONDS = 55.0, 10.0
+FULL_SECONDS, QUICK_SECONDS = 57.0, 10.0
 SHORTEST_SAMPLE = 40e-6  # a clock reading costs 0.1 us: shorter calls are timed several at a time
 FEWEST, MOST = 2, 25  # samples of one point
 # Two orders of magnitude past the tolerance is no rounding: the kernel computes something else.

@@ -208,7 +208,8 @@ def _moderate(array: Any) -> bool:
     """Tell whether an array's largest element is neither so large nor so small that products with it are lost."""
     if not math.prod(array.shape):
         return True
-    largest = max(float(array.max()), -float(array.min()))
+    low, high = (array.min(), array.max()) if isinstance(array, np.ndarray) else array.aminmax()
+    largest = max(float(high), -float(low))
     return largest == 0 or SMALLEST < largest < LARGEST
 
 

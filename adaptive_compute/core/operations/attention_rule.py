@@ -188,6 +188,9 @@ def _grid(dtype: str, quick: bool, gemms: int) -> Iterator[tuple[tuple[int, int,
     for lq, keys in lengths.items():
         for lk in keys:
             yield from (((h, lq, lk, 64), None) for h in heads if h * lq * lk * 64 <= most)
+    if dtype == "float32" and not quick:  # what long windows cost, where most tiles are never visited
+        yield (8, 4096, 4096, 64), Window(256)
+        yield (1, 4096, 4096, 64), Window(256)
     for side in (16, 128, 1024) if coarse else (16, 128, 1024, 4096):
         for h in heads:
             if h * side * side * 64 > 4 * most:
