@@ -188,8 +188,8 @@ def _outcome(dispatcher: Dispatcher, request: Any, rng: np.random.Generator) -> 
             return None
         backend = dispatcher.registry.backend_of(candidate.device)
         calls.append(_Call(call, arrays, lambda b=backend, d=candidate.device: b.synchronize(d)))  # type: ignore[misc]
-    for call in calls:
-        call.seconds(1)  # dropped: the first run after planning warms caches and thread pools
+    for ready in calls:
+        ready.seconds(1)  # dropped: the first run after planning warms caches and thread pools
     samples = time_in_turn(calls, SECONDS_EACH)
     labels = [c.name if c.device == "cpu" else f"{c.name}@{c.device}" for c in decision.candidates]
     chosen = labels[decision.candidates.index(decision.chosen)]
