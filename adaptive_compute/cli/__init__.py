@@ -42,7 +42,9 @@ def _every_command(
         from ..core.registry import registry
 
         if backend not in registry.backends():
-            raise ArgumentError(f"ADAPTIVE_BACKEND={backend!r} is not known; use {', '.join(registry.backends())}")
+            raise ArgumentError(
+                f"ADAPTIVE_BACKEND={backend!r} is not known; known backends: {', '.join(registry.backends())}"
+            )
 
 
 def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
