@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from ...core.operation import Request
 from ...core.operations.fft_rule import FULL, NONE, WORKING, FFTParams, fit, largest_prime
 from ...core.precision import COMPLEX_OF, REAL_OF
+from ...core.profile import Curve, Estimate
 from ..base import Kernel, Plan
 from .device import needs, torch_threads
 
@@ -59,12 +60,17 @@ class PocketFFT(Kernel):
             return "SciPy has no bfloat16"
         if self.threaded and request.threads < 2:
             return "the call may use one thread only"
-        if self.threaded and request.first.size < FEWEST_SHARED:
-            return f"below {FEWEST_SHARED} points waking another thread takes longer than the transform"
         shape, axes = request.first.shape, request.params.axes
         if self.threaded and len(axes) == 1 and request.first.size == max(shape):
             return "pocketfft shares out whole transforms, and this is one transform"
         return needs("scipy")
+
+    def estimate(self, request: Request, curves: Mapping[str, Curve]) -> Estimate | None:
+        # Below this, pocketfft itself decides how many threads to wake, and its time jumps between sizes: no model of
+        # it is any good, and one thread is as fast.
+        if self.threaded and request.first.size < FEWEST_SHARED:
+            return None
+        return super().estimate(request, curves)
 
     def plan(self, request: Request) -> Plan:
         p: FFTParams = request.params
