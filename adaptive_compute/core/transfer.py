@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import TransferWarning
+from .host_copy import copy_host
+
+__all__ = ["Counters", "copy_host", "counters", "move", "transfers"]
 
 
 @dataclass
