@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: venv profile test tiny lint types layers check bench clean
+.PHONY: venv profile test tiny shaders lint types layers check bench clean
 
 venv: $(STAMP)
 
@@ -21,6 +21,9 @@ test: venv
 
 tiny: venv
 	$(BIN)/python -m pytest tests/test_tiny.py
+
+shaders: venv
+	$(BIN)/python adaptive_compute/shaders/compile.py
 
 lint: venv
 	$(BIN)/ruff check .

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,9 @@ class Plan:
     """A kernel made ready for one request. ``run`` may be called from several threads at once."""
 
     nbytes: int = 0
+    # Where a device can take operands from the host, compute and bring the result back in one go (one submission):
+    # a method like ``run`` on NumPy arrays, which counts what it moves. bfloat16 comes and goes as its bits in uint16.
+    through_host: Callable[..., Any] | None = None
 
     def run(self, *arrays: Any) -> Any:
         """Compute. Operands come in the kernel's native array kind, on its device; the result stays there."""
@@ -37,12 +40,15 @@ class Kernel:
         Device that it runs on.
     native : str
         Array kind that its plans take and return.
+    fuses_transfers : bool
+        True where its plans have ``through_host``, so that transfers of host operands cost no latency of their own.
     """
 
     name: str = ""
     operation: str = ""
     device: str = "cpu"
     native: str = "numpy"
+    fuses_transfers: bool = False
 
     def supports(self, request: Request) -> bool | str:
         """Return True, or the reason in words why this kernel cannot run the request."""

@@ -76,6 +76,14 @@ class ArrayKind:
         """Return this kind's view of a NumPy array, on the host."""
         raise NotImplementedError
 
+    def to_bits(self, array: Any) -> np.ndarray:
+        """Return a NumPy view; of bfloat16, which NumPy does not have, the bits as uint16."""
+        return self.to_numpy(array)
+
+    def from_bits(self, array: np.ndarray, dtype: str) -> Any:
+        """Return this kind's view of a NumPy array that holds values of ``dtype`` (bfloat16: their bits)."""
+        return self.from_numpy(array)
+
     def fit(self, array: Any, axis: int, length: int) -> Any:
         """Return an array cut, or padded with zeros at the end, to a length along one axis."""
         raise NotImplementedError
@@ -158,6 +166,14 @@ class TorchKind(ArrayKind):
             counters.count_copy("NumPy array with strides that torch cannot have")
             array = array.copy()
         return torch.from_numpy(array)
+
+    def to_bits(self, array: Any) -> np.ndarray:
+        torch = sys.modules["torch"]
+        return self.to_numpy(array.detach().view(torch.uint16) if array.dtype is torch.bfloat16 else array)
+
+    def from_bits(self, array: np.ndarray, dtype: str) -> Any:
+        tensor = self.from_numpy(array)
+        return tensor.view(sys.modules["torch"].bfloat16) if dtype == "bfloat16" else tensor
 
     def fit(self, array: Any, axis: int, length: int) -> Any:
         have = array.shape[axis]

@@ -22,6 +22,7 @@ from .errors import (
     ProfileError,
     SetAsideWarning,
     TooLargeError,
+    TransferWarning,
 )
 from .operation import Operation, Request
 from .profile import Profile, profile_path
@@ -157,6 +158,8 @@ class Dispatcher:
 
     def _bind(self, kernel: Kernel, plan: Plan, request: Request, state: Settings) -> Callable[..., Any]:
         """Wrap a plan so that it takes and returns arrays of the caller's kinds and devices."""
+        if plan.through_host is not None and all(o is None or o.device == "cpu" for o in request.operands):
+            return self._bind_through_host(plan.through_host, kernel, request, state)
         bring = [self._bringer(operand, kernel, state) for operand in request.operands]
         take = self._taker(request.first, kernel, state)
         if take is None and all(step is None for step in bring):
@@ -167,6 +170,30 @@ class Dispatcher:
             if take is None:
                 return result
             return tuple(take(part) for part in result) if isinstance(result, tuple) else take(result)
+
+        return call
+
+    def _bind_through_host(
+        self, run: Callable[..., Any], kernel: Kernel, request: Request, state: Settings
+    ) -> Callable[..., Any]:
+        """Wrap a plan that moves host operands and results itself, so that it takes and returns the caller's kinds."""
+        views = [None if o is None or o.kind == "numpy" else kind_named(o.kind).to_bits for o in request.operands]
+        kind, results = kind_named(request.first.kind), request.operation.result(request)
+        plain = request.first.kind == "numpy"
+        if plain and all(view is None for view in views) and state.transfers != "log":
+            return run
+        moved = sum(o.nbytes for o in (*request.operands, *results) if o is not None)
+
+        def call(*arrays: Any) -> Any:
+            result = run(*[a if view is None or a is None else view(a) for a, view in zip(arrays, views)])
+            if state.transfers == "log":
+                message = f"transfer of {moved} bytes between cpu and {kernel.device}"
+                warnings.warn(message, TransferWarning, stacklevel=5)
+            if plain:
+                return result
+            parts = result if isinstance(result, tuple) else (result,)
+            taken = tuple(kind.from_bits(part, r.dtype) for part, r in zip(parts, results))
+            return taken if isinstance(result, tuple) else taken[0]
 
         return call
 

@@ -109,11 +109,11 @@ class Profile:
         section = self.sections.get(device)
         return section.rejected.get(operation, {}).get(kernel) if section else None
 
-    def link_seconds(self, device: str, nbytes: int, *, up: bool) -> float | None:
+    def link_seconds(self, device: str, nbytes: int, *, up: bool, latency: bool = True) -> float | None:
         """Predict a transfer between the host and a device; None where the link was not measured."""
         section = self.sections.get(device)
         link = (section.up if up else section.down) if section else None
-        return None if link is None else link.seconds(nbytes)
+        return None if link is None else link.seconds(nbytes) - (0.0 if latency else link.latency)
 
     def validate(self, current: Mapping[str, Mapping[str, str]]) -> None:
         """Set aside every section that no longer describes its device; ``current`` maps devices to validators."""

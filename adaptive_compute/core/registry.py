@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "adaptive_compute.backends"
 
 # Loaded by name: the core imports no backend, and a backend that nobody asks for costs nothing.
-BUILT_IN = {"cpu": "adaptive_compute.backends.cpu"}
+BUILT_IN = {"cpu": "adaptive_compute.backends.cpu", "vulkan": "adaptive_compute.backends.vulkan"}
 
 
 class Registry:

@@ -198,21 +198,23 @@ class Router:
     def _transfer(self, kernel: Kernel, request: Request) -> float | None:
         """Predict bringing operands in and the result back; None where a link was not measured."""
         legs: list[float | None] = []
+        # What travels with the computation in one submission pays for its bytes; the submission is in the computation.
+        latency = not (kernel.fuses_transfers and request.home == "cpu")
         for operand in request.operands:
             if operand is not None:
-                legs += self._legs(operand.device, kernel.device, operand.nbytes)
+                legs += self._legs(operand.device, kernel.device, operand.nbytes, latency)
         for result in request.operation.result(request) if request.first.device != kernel.device else ():
-            legs += self._legs(kernel.device, request.first.device, result.nbytes)
+            legs += self._legs(kernel.device, request.first.device, result.nbytes, latency)
         return None if None in legs else sum(leg for leg in legs if leg is not None)
 
-    def _legs(self, source: str, target: str, nbytes: int) -> list[float | None]:
+    def _legs(self, source: str, target: str, nbytes: int, latency: bool = True) -> list[float | None]:
         if source == target:
             return []
         legs: list[float | None] = []
         if source != "cpu":
-            legs.append(self.profile.link_seconds(source, nbytes, up=False))
+            legs.append(self.profile.link_seconds(source, nbytes, up=False, latency=latency))
         if target != "cpu":
-            legs.append(self.profile.link_seconds(target, nbytes, up=True))
+            legs.append(self.profile.link_seconds(target, nbytes, up=True, latency=latency))
         return legs
 
     def _inexact(self, candidate: Candidate, request: Request, state: Settings) -> str | None:

@@ -90,6 +90,8 @@ _ENVIRONMENT = {
     "transfers": "ADAPTIVE_TRANSFERS",
     "threads": "ADAPTIVE_THREADS",
 }
+# Read by one backend for itself, and so no unknown names here.
+_OF_BACKENDS = ("ADAPTIVE_VULKAN_STRICT",)
 
 
 def from_environment(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
@@ -105,7 +107,7 @@ def from_environment(environ: Mapping[str, str]) -> tuple[Settings, dict[str, st
             values[field] = _CHECKS[field](variable, text)
             sources[field] = f"environment ({variable})"
     for variable in sorted(environ):
-        if variable.startswith("ADAPTIVE_") and variable not in _ENVIRONMENT.values():
+        if variable.startswith("ADAPTIVE_") and variable not in (*_ENVIRONMENT.values(), *_OF_BACKENDS):
             accepted = ", ".join(sorted(_ENVIRONMENT.values()))
             warnings.warn(
                 f"{variable} is not read by adaptive-compute; it reads {accepted}", SettingsWarning, stacklevel=3

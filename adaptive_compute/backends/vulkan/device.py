@@ -1,0 +1,89 @@
+"""The Vulkan backend: its devices, what they are, and its kernels."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from ...core.profile import TIMING_METHOD
+from ..base import Backend, Kernel
+from . import array as _array
+from .limits import devices
+from .runtime import installed
+
+# Rooms of this backend that offer kernels; each has a function ``kernels(device)``.
+ROOMS = ("elementwise", "reduce", "gather", "fft", "nufft", "attention")
+# What builds Kompute's package from packages alone: its own build would clone three repositories.
+INSTALL = "make vulkan"
+
+
+class VulkanBackend(Backend):
+    """Every device that a Vulkan driver offers, software ones included."""
+
+    name = "vulkan"
+
+    def available(self) -> bool | str:
+        return _installed()
+
+    def remedy(self) -> str | None:
+        return f"{INSTALL} (installs a Vulkan driver and its headers, and builds kp; docs/backends/vulkan.md)"
+
+    def devices(self) -> Sequence[str]:
+        return [f"vulkan:{index}" for index in range(len(devices()))]
+
+    def kernels(self) -> Sequence[Kernel]:
+        rooms = [import_module(f"{__package__}.{room}") for room in ROOMS if _exists(room)]
+        return [kernel for device in self.devices() for room in rooms for kernel in room.kernels(device)]
+
+    def validators(self, device: str) -> dict[str, str]:
+        limits = devices()[int(device.partition(":")[2])]
+        return {
+            "device": limits.name, "uuid": limits.uuid, "driver": limits.driver, "timing": TIMING_METHOD,
+            "kp": _version("kp"), "package": _version("adaptive-compute"),
+        }  # fmt: skip
+
+    def facts(self, device: str) -> dict[str, str]:
+        limits = devices()[int(device.partition(":")[2])]
+        return {
+            **self.validators(device), "kind": f"{limits.kind} device", "vulkan": limits.api,
+            "largest buffer": f"{limits.buffer / 2**20:.0f} MiB",
+            "shared memory": f"{limits.shared_memory // 1024} KiB", "subgroup": str(limits.subgroup), "float64": "yes" if limits.float64 else "no",
+        }  # fmt: skip
+
+    def memory(self, device: str) -> int | None:
+        return devices()[int(device.partition(":")[2])].memory
+
+    def upload(self, host: np.ndarray, device: str) -> Any:
+        return _array.upload(host, device)
+
+    def download(self, array: Any) -> np.ndarray:
+        return _array.download(array)
+
+    def synchronize(self, device: str) -> None:
+        """Return at once: every run has finished when it returns."""
+
+
+@cache
+def _installed() -> bool | str:
+    return installed()
+
+
+def _exists(room: str) -> bool:
+    return importlib.util.find_spec(f"{__package__}.{room}") is not None
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+backend = VulkanBackend()
