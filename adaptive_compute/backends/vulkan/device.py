@@ -52,7 +52,8 @@ class VulkanBackend(Backend):
         return {
             **self.validators(device), "kind": f"{limits.kind} device", "vulkan": limits.api,
             "largest buffer": f"{limits.buffer / 2**20:.0f} MiB",
-            "shared memory": f"{limits.shared_memory // 1024} KiB", "subgroup": str(limits.subgroup), "float64": "yes" if limits.float64 else "no",
+            "shared memory": f"{limits.shared_memory // 1024} KiB",
+            "subgroup": str(limits.subgroup), "float64": "yes" if limits.float64 else "no",
         }  # fmt: skip
 
     def memory(self, device: str) -> int | None:
