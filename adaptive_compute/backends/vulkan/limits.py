@@ -13,12 +13,17 @@ _KINDS = {0: "other", 1: "integrated", 2: "discrete", 3: "virtual", 4: "software
 # Structure types of the requests below (Vulkan 1.1 core, and driver properties of 1.2).
 _INSTANCE, _APPLICATION = 1, 0
 _PROPERTIES2, _ID_PROPERTIES, _SUBGROUP, _DRIVER = 1000059001, 1000071004, 1000094000, 1000196000
+_SUBGROUP_SIZES = 1000225000
+_COMPUTE_STAGE, _SHUFFLE_OPERATIONS = 0x20, 0x10
 _API_1_1 = 1 << 22 | 1 << 12
 
 
 @dataclass(frozen=True)
 class Limits:
-    """One device: what it is and how much it takes. Sizes are in bytes."""
+    """One device: what it is and how much it takes. Sizes are in bytes.
+
+    ``shuffle`` is the fewest invocations of a subgroup in which they can read each other's values; 0 where they cannot.
+    """
 
     name: str
     kind: str
@@ -33,6 +38,7 @@ class Limits:
     memory: int
     timestamp_period: float
     float64: bool
+    shuffle: int = 0
 
     @property
     def software(self) -> bool:
@@ -110,7 +116,8 @@ class _Chained:
 
 def _limits(vk: ctypes.CDLL, handle: ctypes.c_void_p) -> Limits:
     driver = _Chained(_DRIVER, 544)
-    subgroup = _Chained(_SUBGROUP, 64, driver)
+    sizes = _Chained(_SUBGROUP_SIZES, 64, driver)  # stays zero where the driver does not know it
+    subgroup = _Chained(_SUBGROUP, 64, sizes)
     identity = _Chained(_ID_PROPERTIES, 80, subgroup)
     properties = _Chained(_PROPERTIES2, 1024, identity)
     vk.vkGetPhysicalDeviceProperties2(handle, properties.raw)
@@ -122,7 +129,9 @@ def _limits(vk: ctypes.CDLL, handle: ctypes.c_void_p) -> Limits:
     shared, *_groups, invocations, gx, gy, gz = properties.read("<8I", limits + 216)
     (period,) = properties.read("<f", limits + 424)
     uuid = identity.read("16s", 16)[0].hex()
-    (lanes,) = subgroup.read("<I", 16)
+    lanes, stages, operations = subgroup.read("<3I", 16)
+    (fewest,) = sizes.read("<I", 16)
+    shuffles = bool(stages & _COMPUTE_STAGE and operations & _SHUFFLE_OPERATIONS)
     label = driver.read("256s", 20)[0].split(b"\0")[0].decode(errors="replace")
     info = driver.read("256s", 276)[0].split(b"\0")[0].decode(errors="replace")
     features = ctypes.create_string_buffer(1024)
@@ -131,7 +140,7 @@ def _limits(vk: ctypes.CDLL, handle: ctypes.c_void_p) -> Limits:
     return Limits(
         name, _KINDS.get(kind, "other"), uuid, f"{label} {info}".strip() or str(version),
         f"{api >> 22}.{api >> 12 & 0x3FF}.{api & 0xFFF}", buffer, shared, invocations, (gx, gy, gz), lanes,
-        _memory(vk, handle), period, bool(float64),
+        _memory(vk, handle), period, bool(float64), fewest if shuffles else 0,
     )  # fmt: skip
 
 
