@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -121,3 +121,14 @@ class Backend:
 
     def synchronize(self, device: str) -> None:
         """Wait until everything asked of the device is done."""
+    def tune(self, device: str, operations: Collection[str], budget: float) -> dict[str, Any]:
+        """Search for the best values of what can be chosen for operations on a device, by measuring.
+
+        ``adaptive profile`` calls this before it times the kernels, and keeps what comes back: names with a whole
+        number, a text or a sequence of whole numbers each. ``budget`` is the time to stay within, in seconds.
+        """
+        return {}
+
+    def apply(self, device: str, tuning: Mapping[str, Any]) -> None:
+        """Use what ``tune`` found, now or when the profile in use was measured; what is not named has its default."""
+

@@ -83,6 +83,7 @@ class Dispatcher:
         self._lock = threading.RLock()
         self._profile_known = False
         self._from_file = True  # until use_profile gives one
+        self._tuned: set[str] = set()  # devices whose backend was given a profile's choices
         registry.changed.append(self._forget)
         _settings.reloaded.append(self._forget)
 
@@ -369,8 +370,17 @@ class Dispatcher:
                 return
             notes: list[str] = []
             profile = Profile()
+            self._apply_tuning()
             try:
                 profile = Profile.load(profile_path(state.profile))
+    def _apply_tuning(self) -> None:
+        """Hand the profile's choices to their backends, and the defaults to those that an earlier profile tuned."""
+        chosen = {device: section.tuning for device, section in self.router.profile.sections.items() if section.tuning}
+        for device in {*chosen, *self._tuned}:
+            if device in self.registry.devices():
+                self.registry.backend_of(device).apply(device, chosen.get(device, {}))
+        self._tuned = set(chosen)
+
             except MissingProfileError:
                 notes.append(
                     "this machine has no profile, so calls stay where their data is; `adaptive profile` measures one"
@@ -395,6 +405,7 @@ class Dispatcher:
             try:
                 function(*args, **kwargs)
             except Explained as explained:
+            self._apply_tuning()
                 return explained.decision
         name = getattr(function, "__name__", repr(function))
         raise ArgumentError(

@@ -39,13 +39,17 @@ class Link(NamedTuple):
 
 @dataclass
 class Section:
-    """What was measured on one device, valid while ``validators`` hold."""
+    """What was measured on one device, valid while ``validators`` hold.
+
+    ``tuning`` is what the backend's search chose for the device; its kernels were timed with these values.
+    """
 
     validators: dict[str, str]
     kernels: dict[str, dict[str, dict[str, list[Measurement]]]] = field(default_factory=dict)
     rejected: dict[str, dict[str, str]] = field(default_factory=dict)
     up: Link | None = None
     down: Link | None = None
+    tuning: dict[str, Any] = field(default_factory=dict)
 
 
 def default_path() -> Path:
@@ -151,6 +155,7 @@ class Profile:
                 for kernel in reasons:
                     old.kernels.get(operation, {}).pop(kernel, None)
             old.up, old.down = section.up or old.up, section.down or old.down
+            old.tuning.update(section.tuning)
         self.views.update(newer.views)
         self.facts.update(newer.facts)
         self._curves.clear()
@@ -257,12 +262,21 @@ def _positive(value: Any) -> float:
     return number
 
 
+def _choice(value: Any) -> Any:
+    if isinstance(value, list) and all(type(part) is int for part in value):
+        return tuple(value)
+    if isinstance(value, (int, str)):
+        return value
+    raise ValueError(f"{value!r} is nothing that a backend can choose")
+
+
 def _section_to_json(section: Section) -> dict[str, Any]:
     return {
         "validators": section.validators,
         "up": section.up and {"latency": section.up.latency, "bandwidth": section.up.bandwidth},
         "down": section.down and {"latency": section.down.latency, "bandwidth": section.down.bandwidth},
         "rejected": section.rejected,
+        "tuning": section.tuning,
         "kernels": {
             operation: {
                 kernel: {
@@ -310,4 +324,5 @@ def _section_from_json(data: Any) -> Section:
         },
         up=link(data["up"]),
         down=link(data["down"]),
+        tuning={str(name): _choice(value) for name, value in data.get("tuning", {}).items()},
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from ...core.profile import TIMING_METHOD
 from ..base import Backend, Kernel
 from . import array as _array
+from . import tuning as _tuning
 from .limits import devices
 from .runtime import installed
 
@@ -37,8 +38,7 @@ class VulkanBackend(Backend):
         return [f"vulkan:{index}" for index in range(len(devices()))]
 
     def kernels(self) -> Sequence[Kernel]:
-        rooms = [import_module(f"{__package__}.{room}") for room in ROOMS if _exists(room)]
-        return [kernel for device in self.devices() for room in rooms for kernel in room.kernels(device)]
+        return [kernel for device in self.devices() for room in _rooms() for kernel in room.kernels(device)]
 
     def validators(self, device: str) -> dict[str, str]:
         limits = devices()[int(device.partition(":")[2])]
@@ -59,6 +59,13 @@ class VulkanBackend(Backend):
     def memory(self, device: str) -> int | None:
         return devices()[int(device.partition(":")[2])].memory
 
+    def tune(self, device: str, operations: Collection[str], budget: float) -> dict[str, Any]:
+        kernels = [k for room in _rooms() for k in room.kernels(device) if k.operation in operations]
+        return _tuning.search(device, kernels, _tuning.tunables(_rooms()), budget)
+
+    def apply(self, device: str, tuning: Mapping[str, Any]) -> None:
+        _tuning.apply(device, tuning, _tuning.tunables(_rooms()) if tuning else {})
+
     def upload(self, host: np.ndarray, device: str) -> Any:
         return _array.upload(host, device)
 
@@ -72,6 +79,11 @@ class VulkanBackend(Backend):
 @cache
 def _installed() -> bool | str:
     return installed()
+
+
+@cache
+def _rooms() -> tuple[Any, ...]:
+    return tuple(import_module(f"{__package__}.{room}") for room in ROOMS if _exists(room))
 
 
 def _exists(room: str) -> bool:
