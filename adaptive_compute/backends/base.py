@@ -42,6 +42,8 @@ class Kernel:
         Array kind that its plans take and return.
     fuses_transfers : bool
         True where its plans have ``through_host``, so that transfers of host operands cost no latency of their own.
+    takes_host_scalars : bool
+        Its plans read operands without axes that are on the host as they are, so that a number is not transferred.
     """
 
     name: str = ""
@@ -49,6 +51,7 @@ class Kernel:
     device: str = "cpu"
     native: str = "numpy"
     fuses_transfers: bool = False
+    takes_host_scalars: bool = False
 
     def supports(self, request: Request) -> bool | str:
         """Return True, or the reason in words why this kernel cannot run the request."""
@@ -79,9 +82,17 @@ class Kernel:
 
 
 class Backend:
-    """Devices, memory and kernels of one world."""
+    """Devices, memory and kernels of one world.
+
+    Attributes
+    ----------
+    name : str
+    accepts : tuple of str
+        Kinds of host arrays that ``upload`` takes as they are; others come as NumPy arrays.
+    """
 
     name: str = ""
+    accepts: tuple[str, ...] = ()
 
     def available(self) -> bool | str:
         """Return True, or the exact reason why this backend cannot be used here."""
@@ -111,16 +122,6 @@ class Backend:
         """Return the bytes of memory that the device has, or None where that cannot be told."""
         return None
 
-    def upload(self, host: np.ndarray, device: str) -> Any:
-        """Copy a NumPy array to a device and return it in the backend's native kind."""
-        raise NotImplementedError
-
-    def download(self, array: Any) -> np.ndarray:
-        """Copy a native array to the host."""
-        raise NotImplementedError
-
-    def synchronize(self, device: str) -> None:
-        """Wait until everything asked of the device is done."""
     def tune(self, device: str, operations: Collection[str], budget: float) -> dict[str, Any]:
         """Search for the best values of what can be chosen for operations on a device, by measuring.
 
@@ -132,3 +133,24 @@ class Backend:
     def apply(self, device: str, tuning: Mapping[str, Any]) -> None:
         """Use what ``tune`` found, now or when the profile in use was measured; what is not named has its default."""
 
+    def upload(self, host: np.ndarray, device: str) -> Any:
+        """Copy a NumPy array to a device and return it in the backend's native kind."""
+        raise NotImplementedError
+
+    def download(self, array: Any) -> np.ndarray:
+        """Copy a native array to the host."""
+        raise NotImplementedError
+
+    def view(self, array: Any, kind: str) -> Any:
+        """Return an array of this backend as another of its kinds, over the same memory."""
+        return array
+
+    def across(self, array: Any, device: str) -> Any:
+        """Copy an array to another device of this backend."""
+        return self.upload(self.download(array), device)
+
+    def release(self) -> None:
+        """Give back memory that is kept for later calls; arrays and plans in use are not touched."""
+
+    def synchronize(self, device: str) -> None:
+        """Wait until everything asked of the device is done."""

@@ -206,15 +206,21 @@ class Dispatcher:
         if operand.device == "cpu" and kernel.device == "cpu":
             native = kind_named(kernel.native)
             return lambda array: native.from_numpy(kind.to_numpy(array))
+        if operand.device == "cpu" and not operand.shape and kernel.takes_host_scalars:
+            return kind.to_bits
         source = None if operand.device == "cpu" else self.registry.backend_of(operand.device)
         target = None if kernel.device == "cpu" else self.registry.backend_of(kernel.device)
+        if target is not None and operand.device == kernel.device:
+            view = target.view
+            return lambda array: view(array, kernel.native)
         log = state.transfers == "log"
+        convert = source is None and target is not None and operand.kind not in target.accepts
 
         def bring(array: Any) -> Any:
-            if source is None:
+            if convert:
                 array = kind.to_numpy(array)
             moved = move(array, source, target, kernel.device, operand.nbytes, origin=operand.device, log=log)
-            return kind_named(kernel.native).from_numpy(moved) if target is None else moved
+            return kind_named(kernel.native).from_numpy(moved) if target is None else target.view(moved, kernel.native)
 
         return bring
 
@@ -228,14 +234,20 @@ class Dispatcher:
             return lambda array: kind.from_numpy(native.to_numpy(array))
         source = None if kernel.device == "cpu" else self.registry.backend_of(kernel.device)
         target = None if first.device == "cpu" else self.registry.backend_of(first.device)
+        if target is not None and first.device == kernel.device:
+            view = target.view
+            return lambda array: view(array, first.kind)
         log = state.transfers == "log"
+        convert = source is None and target is not None and kernel.native not in target.accepts
 
         def take(array: Any) -> Any:
             nbytes = describe(array).nbytes
-            if source is None:
+            if convert:
                 array = native.to_numpy(array)
             moved = move(array, source, target, first.device, nbytes, origin=kernel.device, log=log)
-            return kind.from_numpy(moved) if target is None else moved
+            if target is not None:
+                return target.view(moved, first.kind)
+            return moved if kind_of(moved) is kind else kind.from_numpy(moved)
 
         return take
 
@@ -358,7 +370,16 @@ class Dispatcher:
             self._profile_known = profile is not None
             self._from_file = profile is None
             self.router.profile = profile or Profile()
+            self._apply_tuning()
             self.invalidate()
+
+    def _apply_tuning(self) -> None:
+        """Hand the profile's choices to their backends, and the defaults to those that an earlier profile tuned."""
+        chosen = {device: section.tuning for device, section in self.router.profile.sections.items() if section.tuning}
+        for device in {*chosen, *self._tuned}:
+            if device in self.registry.devices():
+                self.registry.backend_of(device).apply(device, chosen.get(device, {}))
+        self._tuned = set(chosen)
 
     def profile_path(self) -> Path:
         """Return the file that the profile is read from and written to."""
@@ -370,29 +391,22 @@ class Dispatcher:
                 return
             notes: list[str] = []
             profile = Profile()
-            self._apply_tuning()
             try:
                 profile = Profile.load(profile_path(state.profile))
-    def _apply_tuning(self) -> None:
-        """Hand the profile's choices to their backends, and the defaults to those that an earlier profile tuned."""
-        chosen = {device: section.tuning for device, section in self.router.profile.sections.items() if section.tuning}
-        for device in {*chosen, *self._tuned}:
-            if device in self.registry.devices():
-                self.registry.backend_of(device).apply(device, chosen.get(device, {}))
-        self._tuned = set(chosen)
-
             except MissingProfileError:
                 notes.append(
                     "this machine has no profile, so calls stay where their data is; `adaptive profile` measures one"
                 )
             except ProfileError as error:
                 notes.append(f"{error}; routing without a profile")
-            profile.validate({d: self.registry.backend_of(d).validators(d) for d in self.registry.devices()})
+            here = self.registry.devices() if set(profile.sections) - {"cpu"} else ["cpu"]
+            profile.validate({d: self.registry.backend_of(d).validators(d) for d in here if d in profile.sections})
             notes += [
                 f"the profile of {device} is set aside ({reason}); `adaptive profile` measures it again"
                 for device, reason in profile.stale.items()
             ]
             self.router.profile = profile
+            self._apply_tuning()
             self._profile_known = True
         for note in notes:  # last, because a warning may be an error
             warnings.warn(note, NoProfileWarning, stacklevel=6)
@@ -405,7 +419,6 @@ class Dispatcher:
             try:
                 function(*args, **kwargs)
             except Explained as explained:
-            self._apply_tuning()
                 return explained.decision
         name = getattr(function, "__name__", repr(function))
         raise ArgumentError(
@@ -428,7 +441,8 @@ class Dispatcher:
         if operand.device == target:
             return array
         source = None if operand.device == "cpu" else self.registry.backend_of(operand.device)
-        host = kind_named(operand.kind).to_numpy(array) if source is None else array
+        convert = source is None and operand.kind not in backend.accepts
+        host = kind_named(operand.kind).to_numpy(array) if convert else array
         return move(host, source, None if target == "cpu" else backend, target, operand.nbytes, origin=operand.device)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import ArgumentError, BackendUnavailable
@@ -15,16 +15,22 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "adaptive_compute.backends"
 
 # Loaded by name: the core imports no backend, and a backend that nobody asks for costs nothing.
-BUILT_IN = {"cpu": "adaptive_compute.backends.cpu", "vulkan": "adaptive_compute.backends.vulkan"}
+BUILT_IN = {name: f"adaptive_compute.backends.{name}" for name in ("cpu", "cuda", "vulkan")}
+HOST = "cpu"
 
 
 class Registry:
-    """The backends of this process and their kernels."""
+    """The backends of this process and their kernels.
+
+    A backend is asked what it offers when that can matter: the host's at once, another one when an operand lives
+    there, the profile measured it or the caller asks for it. Until then its drivers and libraries are not loaded.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._backends: dict[str, Backend] | None = None
         self._failed: dict[str, str] = {}
+        self._offers: dict[str, tuple[list[str], list[Kernel]]] = {}  # of the backends that were asked
         self._kernels: dict[str, list[Kernel]] = {}
         self._devices: dict[str, Backend] = {}
         self.changed: list[Callable[[], None]] = []  # called when a backend comes or goes
@@ -35,7 +41,7 @@ class Registry:
             with self._lock:
                 if self._backends is None:
                     self._backends = self._discover()
-                    self._index()
+                    self._ask([HOST])
         return self._backends
 
     def _discover(self) -> dict[str, Backend]:
@@ -54,21 +60,32 @@ class Registry:
                 self._failed[point.name] = f"{type(error).__name__}: {error}"
         return found
 
+    def _ask(self, names: Iterable[str] | None = None) -> None:
+        """Ask backends (by default all) that were not asked yet for their devices and kernels."""
+        backends = self._backends if self._backends is not None else self.backends()
+        if all(name in self._offers for name in (backends if names is None else names) if name in backends):
+            return
+        with self._lock:
+            for name in list(backends if names is None else names):
+                if name not in backends or name in self._offers:
+                    continue
+                backend = backends[name]
+                try:
+                    able = backend.available() is True
+                    self._offers[name] = (list(backend.devices()), list(backend.kernels())) if able else ([], [])
+                except Exception as error:  # as above: what one backend gets wrong must not stop the others
+                    if name in BUILT_IN:
+                        raise
+                    self._failed[name] = f"{type(error).__name__}: {error}"
+                    del backends[name]
+            self._index()
+
     def _index(self) -> None:
         assert self._backends is not None
         kernels: dict[str, list[Kernel]] = {}
         devices: dict[str, Backend] = {}
-        for name, backend in list(self._backends.items()):
-            try:
-                if backend.available() is not True:
-                    continue
-                found, offered = list(backend.devices()), list(backend.kernels())
-            except Exception as error:  # as above: what one backend gets wrong must not stop the others
-                if name in BUILT_IN:
-                    raise
-                self._failed[name] = f"{type(error).__name__}: {error}"
-                del self._backends[name]
-                continue
+        for name, backend in self._backends.items():
+            found, offered = self._offers.get(name, ((), ()))
             devices.update(dict.fromkeys(found, backend))
             for kernel in offered:
                 kernels.setdefault(kernel.operation, []).append(kernel)
@@ -76,20 +93,22 @@ class Registry:
 
     def failed(self) -> dict[str, str]:
         """Return the entry points that could not be loaded, with the reason."""
-        self.backends()
+        self._ask()
         return dict(self._failed)
 
     def register(self, backend: Backend) -> None:
         """Add a backend to this process (tests and notebooks; packages use the entry point)."""
         with self._lock:
             self.backends()[backend.name] = backend
-            self._index()
+            self._offers.pop(backend.name, None)
+            self._ask([backend.name])
         self._tell()
 
     def unregister(self, name: str) -> None:
         """Remove a backend from this process."""
         with self._lock:
             self.backends().pop(name, None)
+            self._offers.pop(name, None)
             self._index()
         self._tell()
 
@@ -97,24 +116,34 @@ class Registry:
         for listener in self.changed:
             listener()
 
-    def kernels(self, operation: str) -> Sequence[Kernel]:
-        """Return the kernels of an operation, over every available device."""
-        self.backends()
+    def kernels(self, operation: str, devices: Iterable[str] | None = None) -> Sequence[Kernel]:
+        """Return the kernels of an operation, over every available device.
+
+        Where ``devices`` are given, kernels of backends that none of them belongs to may be missing.
+        """
+        self._ask(None if devices is None else {_owner(device) for device in devices})
         return self._kernels.get(operation, ())
+
+    def complete(self) -> bool:
+        """Tell whether every backend was asked what it offers."""
+        return all(name in self._offers for name in self.backends())
 
     def operations(self) -> list[str]:
         """Return the names of operations that have at least one kernel."""
-        self.backends()
+        self._ask()
         return list(self._kernels)
 
     def devices(self) -> list[str]:
         """Return the devices of every available backend."""
-        self.backends()
+        self._ask()
         return list(self._devices)
 
     def backend_of(self, device: str) -> Backend:
         """Return the backend that a device belongs to."""
-        self.backends()
+        if device not in self._devices:
+            self._ask([_owner(device)])
+        if device not in self._devices:
+            self._ask()
         if device not in self._devices:
             raise BackendUnavailable(f"no device {device!r} here; there are: {', '.join(self._devices)}")
         return self._devices[device]
@@ -129,6 +158,11 @@ class Registry:
             remedy = backends[name].remedy()
             raise BackendUnavailable(f"backend {name!r}: {reason}" + (f". To mend it: {remedy}" if remedy else ""))
         return backends[name]
+
+
+def _owner(device: str) -> str:
+    """Return the name of the backend that a device's name points at."""
+    return device.partition(":")[0]
 
 
 registry = Registry()

@@ -14,6 +14,7 @@ from .settings import Settings
 
 if TYPE_CHECKING:
     from ..backends.base import Kernel
+    from .array import Operand
 
 # Predictions closer than this are not told apart, however quiet the measurements were.
 NOISE_CEILING = 0.05
@@ -124,7 +125,7 @@ class Router:
         candidates: list[Candidate] = []
         inexact: list[Candidate] = []
         refused: list[tuple[Kernel, str]] = []
-        for kernel in self.registry.kernels(request.operation.name):
+        for kernel in self.registry.kernels(request.operation.name, self._in_question(request, state)):
             reason: str | None = failed.get(id(kernel)) or self._refusal(kernel, request, state)
             if reason is None:
                 candidate = self._candidate(kernel, request)
@@ -138,11 +139,20 @@ class Router:
         if not candidates and inexact:  # a caller who asked for no accuracy gets the best there is, not an error
             candidates = [min(inexact, key=lambda c: c.error or 0.0)]
             refused = [pair for pair in refused if pair[0] is not candidates[0].kernel]
+        if not candidates and not self.registry.complete():
+            self.registry.devices()  # asks every backend
+            return self.decide(request, state, without)
         if not candidates:
             raise self._nothing_runs(request, state, refused)
         chosen, why = self._choose(candidates, request, state)
         ranked = sorted(candidates, key=lambda c: (c.total_s is None, c.total_s or 0.0))
         return Decision(request, chosen, tuple(ranked), tuple(refused), why)
+
+    def _in_question(self, request: Request, state: Settings) -> set[str] | None:
+        """Return the devices that a decision can fall on; None: any, because that is what the caller wants to know."""
+        if state.explaining or (state.backend, state.device, state.kernel) != (None, None, None):
+            return None
+        return {"cpu", *self.profile.sections, *(o.device for o in request.operands if o is not None)}
 
     def _refusal(self, kernel: Kernel, request: Request, state: Settings) -> str | None:
         operation = request.operation.name
@@ -166,7 +176,7 @@ class Router:
 
     def _may_not_move(self, kernel: Kernel, request: Request, state: Settings) -> str | None:
         for operand in request.operands:
-            if operand is None or operand.device == kernel.device:
+            if operand is None or operand.device == kernel.device or _stays(operand, kernel):
                 continue
             if state.transfers == "deny":
                 return f"an operand is on {operand.device} and transfers='deny'"
@@ -201,7 +211,7 @@ class Router:
         # What travels with the computation in one submission pays for its bytes; the submission is in the computation.
         latency = not (kernel.fuses_transfers and request.home == "cpu")
         for operand in request.operands:
-            if operand is not None:
+            if operand is not None and not _stays(operand, kernel):
                 legs += self._legs(operand.device, kernel.device, operand.nbytes, latency)
         for result in request.operation.result(request) if request.first.device != kernel.device else ():
             legs += self._legs(kernel.device, request.first.device, result.nbytes, latency)
@@ -275,6 +285,11 @@ class Router:
             )
         reasons = "; ".join(f"{kernel.name} on {kernel.device}: {reason}" for kernel, reason in asked or refused)
         return NoKernelError(f"no kernel runs {request!r}. {reasons or 'No backend offers this operation'}")
+
+
+def _stays(operand: Operand, kernel: Kernel) -> bool:
+    """Tell whether a kernel reads an operand on the host: a number."""
+    return kernel.takes_host_scalars and not operand.shape and operand.device == "cpu"
 
 
 def _total(candidate: Candidate) -> float:

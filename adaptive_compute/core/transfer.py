@@ -107,8 +107,11 @@ def move(array: Any, source: Any, target: Any, device: str, nbytes: int, *, orig
         Give a TransferWarning as well.
     """
     start = time.perf_counter()
-    host = array if source is None else source.download(array)
-    moved = host if target is None else target.upload(host, device)
+    if source is not None and source is target:
+        moved = source.across(array, device)
+    else:
+        host = array if source is None else source.download(array)
+        moved = host if target is None else target.upload(host, device)
     counters.count_transfer(origin, device, nbytes, time.perf_counter() - start)
     if log:
         warnings.warn(f"transfer of {nbytes} bytes from {origin} to {device}", TransferWarning, stacklevel=4)
