@@ -1,0 +1,72 @@
+"""Reductions on NVIDIA GPUs by torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ...core.operation import Request
+from ...core.operations.reduce_rule import ReduceParams, result_dtype
+from ..base import Kernel
+from . import memory
+from .device import DTYPES, dtype_of
+
+_UNKNOWN = ("uint16", "uint32", "uint64")
+
+
+def kernels(device: str) -> Sequence[Kernel]:
+    """Return this room's kernels for a device."""
+    return [TorchReduce(device)]
+
+
+class TorchReduce(Kernel):
+    """torch's own reductions, which add in trees and are the same bits in every run."""
+
+    name = "torch"
+    operation = "reduce"
+    native = "torch"
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def supports(self, request: Request) -> bool | str:
+        p, dtype = request.params, request.first.dtype
+        if dtype not in DTYPES or dtype in _UNKNOWN:
+            return f"torch computes little in {dtype}"
+        if p.function == "sum" and dtype == "uint8":
+            return "torch sums uint8 in signed integers"
+        if not p.axes:
+            return "torch reads no axes as all axes"
+        return True
+
+    def plan(self, request: Request) -> memory.GuardedPlan:
+        return memory.GuardedPlan(_function(request.params, request.first.dtype))
+
+
+def _function(p: ReduceParams, given: str) -> Callable[[Any], Any]:
+    import torch
+
+    dtype = dtype_of(result_dtype(p.function, given))
+    working = torch.float32 if dtype.itemsize == 2 else dtype  # half precision cannot hold the sum of many
+    axes, keep = p.axes, p.keepdims
+
+    def mean(x: Any) -> Any:
+        return torch.mean(x, axes, keep, dtype=dtype)
+
+    def logsumexp(x: Any) -> Any:
+        return torch.logsumexp(x.to(working), axes, keep).to(dtype)
+
+    def norm(x: Any) -> Any:
+        # The sum of squares in float64, so that float32 loses nothing to a long sum or to overflow.
+        wide = torch.complex128 if x.is_complex() else torch.float64
+        return torch.linalg.vector_norm(x, 2, axes, keep, dtype=wide).to(dtype)
+
+    functions: dict[str, Callable[[Any], Any]] = {
+        "sum": lambda x: torch.sum(x, axes, keep, dtype=dtype),
+        "mean": mean,
+        "max": lambda x: torch.amax(x, axes, keep),
+        "min": lambda x: torch.amin(x, axes, keep),
+        "logsumexp": logsumexp,
+        "norm": norm if given.startswith(("float", "bfloat", "complex")) else lambda x: norm(x.to(dtype)),
+    }
+    return functions[p.function]

@@ -1,0 +1,109 @@
+"""The torch kernels of the CUDA backend on host tensors: torch computes the same there, and continuous integration can.
+
+What needs a GPU (CuPy, cuFFT, cuFINUFFT, the fused attention) is checked by ``make test-cuda``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from adaptive_compute.core.array import Operand, kind_named
+from adaptive_compute.core.masks import Causal, Prefix, Window
+from adaptive_compute.core.operation import Request
+from adaptive_compute.core.operations import operations
+from adaptive_compute.core.operations.attention_rule import BACKWARD, FAMILY
+
+torch = pytest.importorskip("torch")
+
+from adaptive_compute.backends.cuda import attention_sdpa, elementwise, fft, gather, reduce  # noqa: E402
+
+
+def on_host(request):
+    """Return a request whose operands are torch tensors on the host."""
+    operands = tuple(None if o is None else Operand(o.shape, o.dtype, "cpu", "torch") for o in request.operands)
+    return Request(request.operation, operands, request.params, request.tol, request.threads)
+
+
+def error_of(kernel, request, arrays):
+    """Return the error of a kernel on NumPy arrays."""
+    to_torch = kind_named("torch").from_numpy
+    before = [None if a is None else a.copy() for a in arrays]
+    result = kernel.plan(on_host(request)).run(*[None if a is None else to_torch(a) for a in arrays])
+    for array, copy in zip(arrays, before):
+        assert array is None or np.array_equal(array, copy, equal_nan=True), "an operand was modified"
+    parts = result if isinstance(result, tuple) else (result,)
+    for part, expected in zip(parts, request.operation.result(request)):
+        assert tuple(part.shape) == expected.shape
+        assert str(part.dtype) == f"torch.{expected.dtype}"
+    found = tuple(part.numpy() for part in parts)
+    return request.operation.error(request, arrays, found if isinstance(result, tuple) else found[0])
+
+
+CASES = {
+    "fft": [fft.TorchFFT("cpu")],
+    "reduce": [reduce.TorchReduce("cpu")],
+    "gather": [gather.TorchGather("cpu")],
+    "scatter_add": [gather.TorchScatter("cpu")],
+    "elementwise": [elementwise.TorchSteps("cpu")],
+}
+
+
+@pytest.mark.parametrize("operation", CASES)
+def test_random_requests_keep_the_tolerance(operation):
+    family = operations()[operation]
+    rng = np.random.default_rng(1)
+    ran = 0
+    for _ in range(60):
+        request = family.held_out(rng)
+        if request.operation.work(request).bytes > 1 << 23:
+            continue
+        arrays = family.arrays(request, rng)
+        for kernel in CASES[operation]:
+            if kernel.supports(on_host(request)) is True:
+                ran += 1
+                assert error_of(kernel, request, arrays) <= family.tolerance(request), f"{request!r}"
+    assert ran > 20
+
+
+def attention_requests():
+    for operation in (FAMILY, BACKWARD):
+        for mask in (None, Causal(), Window(9), Prefix(0), "array"):
+            for dtype in ("float32", "float64", "float16"):
+                yield operation.sample(3, 40, 40, 16, dtype, mask)
+
+
+@pytest.mark.parametrize("request_", list(attention_requests()), ids=repr)
+def test_dense_attention(request_):
+    kernel = attention_sdpa.SdpaKernel(request_.operation.name, "dense", "cpu")
+    arrays = request_.operation.arrays(request_, np.random.default_rng(3))
+    assert kernel.supports(on_host(request_)) is True
+    assert error_of(kernel, request_, arrays) <= request_.operation.tolerance(request_)
+
+
+def test_sums_have_the_same_bits_in_every_run_and_follow_the_entries():
+    rng = np.random.default_rng(5)
+    family = operations()["scatter_add"]
+    request = family.example((5000, 3), "float32")
+    arrays = family.arrays(request, rng)
+    plan = gather.TorchScatter("cpu").plan(on_host(request))
+    tensors = [None if a is None else torch.from_numpy(a) for a in arrays]
+    first = plan.run(*tensors)
+    assert all(torch.equal(plan.run(*tensors), first) for _ in range(3))
+
+
+def test_flash_windows_are_the_masks():
+    for lq, lk in ((40, 40), (24, 40), (40, 24)):
+        i, j = np.arange(lq)[:, None], np.arange(lk)[None, :]
+        for mask in (None, Causal(), Causal("bottom-right"), Window(7), Causal() & Window(7), Window(3) & Window(9)):
+            window = attention_sdpa.window_of(mask, lq, lk)
+            if window is None:
+                assert lq != lk
+                continue
+            left, right = window
+            shifted = i + lk - lq
+            kept = ((left < 0) | (j >= shifted - left)) & ((right < 0) | (j <= shifted + right))
+            expected = np.ones((lq, lk), bool) if mask is None else np.broadcast_to(mask.keep(i, j, lq, lk), (lq, lk))
+            assert np.array_equal(np.broadcast_to(kept, (lq, lk)), expected), (mask, lq, lk)
+    assert attention_sdpa.window_of(Prefix(3), 8, 8) is None
+    assert attention_sdpa.window_of(Causal() | Window(2), 8, 8) is None
