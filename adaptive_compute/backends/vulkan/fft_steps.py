@@ -1,15 +1,172 @@
-"""Complex Fourier transforms as dispatches: what the FFT and the NUFFT kernels build their programs from."""
+"""Fourier transforms as dispatches: what the FFT and the NUFFT kernels build their programs from."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
+from . import fft_plan
+from .fft_plan import Stages
 from .limits import Limits
 from .program import Buffer, Builder, spread_groups
 
-_LOCAL = 64
+COMPLEX, REAL, PACKED, MIRRORED, HALF = range(5)  # how points stand in memory; the shader's LOAD and STORE
+CONJUGATE_IN, SWAP_IN, SWAP_OUT, CONJUGATE_OUT, FACTOR_IN, FACTOR_OUT, CONJUGATE_FACTOR = (1 << i for i in range(7))
+AT_LOAD, AT_STORE = 1, 2
+STORAGE = {"float32": 0, "complex64": 0, "float16": 1, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class Side:
+    """How one side of a transform, source or target, lies in memory.
+
+    ``pitch`` is the distance of two lines that differ in the axes before the transformed one, ``count`` how many points
+    are there along it; both, as all distances, in complex numbers for complex points and in real ones for real points.
+    """
+
+    kind: int
+    pitch: int
+    count: int
+    storage: int = 0
+
+
+@dataclass
+class Pass:
+    """One dispatch of the shader ``fft``; fields as its constants, which its head describes."""
+
+    stages: Stages
+    lines: int
+    across: tuple[int, int] = (0, 0)  # at load, at store
+    lengths: tuple[int, int, int] = (1, 1, 1)
+    source: tuple[int, int, int, int] = (0, 0, 0, 0)
+    target: tuple[int, int, int, int] = (0, 0, 0, 0)
+    step: tuple[int, int] = (1, 1)
+    inside: tuple[int, int] = (1, 1)  # IN_DIV, IN_MOD
+    outside: tuple[int, int] = (1, 1)
+    between: tuple[int, int] = (1, 1)
+    twiddle: int = 0
+    load: int = COMPLEX
+    store: int = COMPLEX
+    valid: int = 0
+    kept: int = 0
+    length: int = 0
+    storage: int = 0
+    flags: int = 0
+    scale: float = 1.0
+    shader: str = "fft"
+    tables: dict[int, Buffer] = field(default_factory=dict)
+
+    def add(self, b: Builder, source: Buffer, target: Buffer, limits: Limits) -> None:
+        """Add the dispatch."""
+        s = self.stages
+        group = arrangement(s, any(self.across), self.lines, self.store == HALF, limits)
+        roots = b.table(fft_plan.stage_roots(s))
+        buffers = [source, target, *(self.tables.get(i, roots) for i in (2, 3, 4, 5))]
+        radices = (*s.radices, 1, 1, 1, 1)[:5]
+        constants = [
+            group.lines * s.threads, self.lines, group.lines, s.n, s.threads, *radices, group.pitch, group.pad,
+            group.words, int(group.together), group.rounds, *self.across, *self.lengths[:2], *self.source[:3],
+            self.step[0], *self.inside, self.valid, self.load, self.storage, *self.target[:3], self.step[1],
+            *self.outside, self.kept, self.store, *self.between, self.twiddle, self.flags, self.length,
+            float(self.scale), self.lengths[2], self.source[3], self.target[3],
+        ]  # fmt: skip
+        groups = spread_groups(-(-self.lines // group.lines))
+        b.dispatch(self.shader, buffers, writes=[target], groups=groups, constants=constants)
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """A workgroup: lines it holds, and how it exchanges points through shared memory."""
+
+    lines: int
+    pitch: int
+    pad: int
+    words: int
+    together: bool
+    rounds: int
+
+
+# Threads of a workgroup, lines together where neighbouring threads are neighbouring lines, bytes of shared memory up to
+# which real and imaginary parts are exchanged together.
+THREADS, WIDEST, TOGETHER = 256, 16, 16 << 10
+
+
+@lru_cache(maxsize=4096)
+def arrangement(s: Stages, across: bool, count: int, mixes: bool, limits: Limits) -> Arrangement:
+    """Return how a workgroup is laid out; ``mixes`` where it exchanges points after the last stage as well."""
+    words = limits.shared_memory // 4
+    exchanges = len(s.radices) > 1 or mixes
+    most = min(limits.invocations // s.threads, words // s.n if exchanges else 1 << 20)
+    if across:
+        lines = min(most, WIDEST, max(2 * THREADS // s.threads, 1))
+        lines = 1 << (max(lines, 1).bit_length() - 1)
+    else:
+        lines = min(most, max(THREADS // s.threads, 1))
+        if s.n > 64:
+            lines = min(lines, max(words // 2 // s.n, 1))
+    lines = max(min(lines, count), 1)
+    if not exchanges:
+        return Arrangement(lines, 1, 31, 1, True, 1)
+    pitch, pad = _layout(s, across, lines, words)
+    together = 8 * pitch * lines <= min(TOGETHER, limits.shared_memory)
+    return Arrangement(lines, pitch, pad, pitch * lines * (1 + together), together, 1)
+
+
+def _layout(s: Stages, across: bool, lines: int, words: int) -> tuple[int, int]:
+    """Return the pitch of a line and the padding with the fewest conflicts between the banks of shared memory."""
+    best, least = (s.n, 31), math.inf
+    for pad in (31, 5, 4, 3):
+        size = s.n + ((s.n - 1) >> pad if pad < 31 else 0)
+        for extra in range(32) if lines > 1 else (0,):
+            pitch = size + extra
+            if pitch * lines > words or (lines > 1 and pitch % 32 not in (1, 2, 4, 8, 16, 17, size % 32)):
+                continue
+            cost = _conflicts(s, across, lines, pitch, pad) + pitch * 1e-6
+            if cost < least:
+                best, least = (pitch, pad), cost
+    return best
+
+
+def _conflicts(s: Stages, across: bool, lines: int, pitch: int, pad: int) -> float:
+    """Return the mean number of words of one bank that the first 32 threads write at a time in the exchanges."""
+    ids = np.arange(min(32, lines * s.threads))
+    t, c = (ids // lines, ids % lines) if across else (ids % s.threads, ids // s.threads)
+    total, p = 0.0, 1
+    for radix in s.radices[:-1]:
+        spots = (t // p) * (p * radix) + t % p
+        words = c * pitch + spots + (spots >> pad if pad < 31 else 0)
+        total += np.bincount(words % 32, minlength=32).max()
+        p *= radix
+    words = c * pitch + t + (t >> pad if pad < 31 else 0)
+    return float(total / max(len(s.radices) - 1, 1) + np.bincount(words % 32, minlength=32).max())
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A transform along one axis: ``before`` lines of ``n`` points whose neighbours are ``inner`` apart."""
+
+    n: int
+    before: int
+    inner: int
+    forward: bool
+    scale: float
+    source: Side
+    target: Side
+    conjugate: int = 0  # CONJUGATE_IN or CONJUGATE_OUT or nothing
+
+    @property
+    def lines(self) -> int:
+        return self.before * self.inner
+
+
+def complex_axis(n: int, before: int, inner: int, forward: bool, scale: float) -> Axis:
+    """Return the plain transform of complex points in C order."""
+    side = Side(COMPLEX, n * inner, n)
+    return Axis(n, before, inner, forward, scale, side, side)
 
 
 def transform(
@@ -41,17 +198,166 @@ def transform(
     limits : Limits
         The device's.
     """
-    del limits
-    count = math.prod(shape)
-    steps = [(shape[axis], math.prod(shape[axis + 1 :])) for axis in axes] or [(1, 1)]
-    if len(steps) == 1 and source == target:
-        steps.append((1, 1))
-    for number, (n, stride) in enumerate(steps):
-        last = number == len(steps) - 1
-        to = target if last else b.scratch(8 * count)
-        angles = 2 * np.pi * np.arange(n) / n
-        table = b.table(np.stack([np.cos(angles), -np.sin(angles)], -1).astype(np.float32))
-        constants = [_LOCAL, count, n, stride, int(not forward), scale if last else 1.0]
-        groups = spread_groups(-(-count // _LOCAL))
-        b.dispatch("fft", [source, to, table], writes=[to], groups=groups, constants=constants)
-        source = to
+    order = sorted(axes, reverse=True) or [len(shape) - 1]
+    for number, axis in enumerate(order):
+        n = shape[axis] if axes else 1
+        before, inner = math.prod(shape[:axis]) * (1 if axes else shape[axis]), math.prod(shape[axis + 1 :])
+        last = scale if number == len(order) - 1 else 1.0
+        along(b, source, target, complex_axis(n, before, inner, forward, last), limits)
+        source = target
+
+
+def along(b: Builder, source: Buffer, target: Buffer, axis: Axis, limits: Limits) -> None:
+    """Add the dispatches of one axis. Source and target may be the same buffer where both lie alike."""
+    words, threads = limits.shared_memory // 4, limits.invocations
+    cut = fft_plan.passes(axis.n, words, threads)
+    if cut is None:
+        _bluestein(b, source, target, axis, limits)
+    elif axis.target.kind == HALF and len(cut) > 1:
+        # The bins that must be mixed lie in different workgroups.
+        spectrum = b.scratch(8 * axis.n * axis.lines)
+        plain = replace(axis, target=Side(COMPLEX, axis.n * axis.inner, axis.n), conjugate=0, scale=1.0)
+        _passes(b, source, spectrum, plain, cut, limits)
+        _separate(b, spectrum, target, axis)
+    else:
+        _passes(b, source, target, axis, cut, limits)
+
+
+def _flags(axis: Axis) -> tuple[int, int]:
+    """Return the flags of the first pass and those of the last."""
+    swapped = not axis.forward
+    return (
+        (SWAP_IN if swapped else 0) | (axis.conjugate & CONJUGATE_IN),
+        (SWAP_OUT if swapped else 0) | (axis.conjugate & CONJUGATE_OUT),
+    )
+
+
+def _passes(b: Builder, source: Buffer, target: Buffer, axis: Axis, cut: tuple[int, ...], limits: Limits) -> None:
+    """Add a transform of as many passes as ``cut`` is long (Bailey's four-step form, twice for three)."""
+    into, out = _flags(axis)
+    n, inner, x, y = axis.n, axis.inner, axis.source, axis.target
+    ends: dict[str, int] = {"load": x.kind, "valid": x.count, "storage": x.storage, "length": n}
+    real = {5: b.table(fft_plan.real_roots(n))} if HALF in (x.kind, y.kind) else {}
+    made = [fft_plan.stages(m) for m in cut]
+    parts = [s for s in made if s is not None]
+    if len(parts) == 1:
+        step = inner
+        one = Pass(
+            parts[0], axis.lines, (int(inner > 1),) * 2, (inner, max(axis.before, 1), 1), (1, x.pitch, 0, 0),
+            (1, y.pitch, 0, 0), (step, step), store=y.kind, kept=y.count, flags=into | out,
+            scale=axis.scale, tables=real, **ends,
+        )  # fmt: skip
+        one.add(b, source, target, limits)
+        return
+    scratch = b.scratch(8 * n * axis.lines)
+    rest = n // cut[0]
+    many = max(axis.before, 1)
+    one = Pass(
+        parts[0], axis.lines * rest, (1, 1), (inner, rest, many), (1, 0, x.pitch, 0), (1, 0, n * inner, 0),
+        (inner, inner), (inner, rest), (inner, rest), (inner, rest), AT_STORE, kept=n, flags=into, tables=real,
+        **ends,
+    )  # fmt: skip
+    _with_twiddle(one, b, n, AT_STORE).add(b, source, scratch, limits)
+    if len(parts) == 3:
+        tail = cut[2]
+        two = Pass(
+            parts[1], axis.lines * cut[0] * tail, (1, 1), (inner, tail, many * cut[0]), (1, 0, rest * inner, 0),
+            (1, 0, rest * inner, 0), (inner, inner), (inner, tail), (inner, tail), (inner, tail), AT_STORE,
+            valid=rest, kept=rest, length=rest,
+        )  # fmt: skip
+        _with_twiddle(two, b, rest, AT_STORE).add(b, scratch, scratch, limits)
+        lengths = (inner, cut[0], cut[1])
+        strides = (1, rest * inner, tail * inner, n * inner)
+        ordered = cut[0] * cut[1]
+        to = (1, 0, 0, y.pitch)
+    else:
+        lengths = (inner, cut[0], many)
+        strides = (1, rest * inner, n * inner, 0)
+        ordered = cut[0]
+        to = (1, 0, y.pitch, 0)
+    end = Pass(
+        parts[-1], axis.lines * ordered, (int(inner > 1), 1), lengths, strides, to, (inner, inner),
+        outside=(inner, ordered), valid=cut[-1], length=cut[-1], store=y.kind, kept=y.count, flags=out,
+        scale=axis.scale,
+    )  # fmt: skip
+    end.add(b, scratch, target, limits)
+
+
+def _with_twiddle(one: Pass, b: Builder, n: int, when: int) -> Pass:
+    """Return the pass with the roots between passes of an n-point transform."""
+    s = one.stages
+    radix = s.radices[0] if when == AT_LOAD else s.radices[-1]
+    table = _between(s, radix, one.between[1], n)
+    one.tables = {**one.tables, 3: b.table(table)}
+    one.twiddle = when
+    return one
+
+
+@lru_cache(maxsize=16)
+def _between(s: Stages, radix: int, columns: int, n: int) -> np.ndarray:
+    return fft_plan.between_passes(s.offsets(radix), s.threads, columns, n)
+
+
+def _separate(b: Builder, spectrum: Buffer, target: Buffer, axis: Axis) -> None:
+    """Add the step from the spectrum of n complex points to that of 2n real ones."""
+    count = axis.lines * (axis.n // 2 + 1)
+    table = b.table(fft_plan.real_roots(axis.n))
+    b.dispatch(
+        "fft_real", [spectrum, target, table], writes=[target], groups=spread_groups(-(-count // THREADS)),
+        constants=[
+            THREADS, count, axis.n, axis.inner, axis.target.pitch, int(axis.conjugate == CONJUGATE_OUT),
+            float(axis.scale),
+        ],
+    )  # fmt: skip
+
+
+def _bluestein(b: Builder, source: Buffer, target: Buffer, axis: Axis, limits: Limits) -> None:
+    """Add a transform of any length: a convolution with a chirp (Bluestein 1970), by transforms of a quick length."""
+    words, threads = limits.shared_memory // 4, limits.invocations
+    n = axis.n
+    m = fft_plan.padded(n, words, threads)
+    cut = fft_plan.passes(m, words, threads, most=2)
+    assert cut is not None
+    chirp = b.table(fft_plan.chirp(n))
+    spectrum = fft_plan.chirp_spectrum(n, m)
+    into, out = _flags(axis)
+    x, y, inner = axis.source, axis.target, axis.inner
+    out = (out ^ SWAP_OUT) | FACTOR_OUT | CONJUGATE_FACTOR  # the convolution leaves real and imaginary part exchanged
+    ends: dict[str, int] = {"load": x.kind, "valid": x.count, "storage": x.storage, "length": n}
+    finish: dict[str, Any] = {"store": y.kind, "kept": y.count, "scale": axis.scale}
+    parts = [s for s in map(fft_plan.stages, cut) if s is not None]
+    many = max(axis.before, 1)
+    if len(parts) == 1:
+        one = Pass(
+            parts[0], axis.lines, (int(inner > 1),) * 2, (inner, many, 1), (1, x.pitch, 0, 0), (1, y.pitch, 0, 0),
+            (inner, inner), flags=into | FACTOR_IN | out, shader="fft_convolve",
+            tables={4: chirp, 5: b.table(_pairs(spectrum))}, **ends, **finish,
+        )  # fmt: skip
+        one.add(b, source, target, limits)
+        return
+    rows, columns = cut
+    scratch = b.scratch(8 * m * axis.lines)
+    one = Pass(
+        parts[0], axis.lines * columns, (1, 1), (inner, columns, many), (1, 0, x.pitch, 0), (1, 0, m * inner, 0),
+        (inner, inner), (inner, columns), (inner, columns), (inner, columns), kept=m, flags=into | FACTOR_IN,
+        tables={4: chirp}, **ends,
+    )  # fmt: skip
+    _with_twiddle(one, b, m, AT_STORE).add(b, source, scratch, limits)
+    # Filter and back again while the rows are there, so that neither transform needs its result in order.
+    by_row = np.ascontiguousarray(spectrum.reshape(columns, rows).T)
+    middle = Pass(
+        parts[1], axis.lines * rows, (int(inner > 1),) * 2, (inner, many * rows, 1), (1, columns * inner, 0, 0),
+        (1, columns * inner, 0, 0), (inner, inner), between=(inner, rows), valid=columns, length=columns,
+        kept=columns, shader="fft_convolve", tables={5: b.table(_pairs(by_row))},
+    )  # fmt: skip
+    middle.add(b, scratch, scratch, limits)
+    last = Pass(
+        parts[0], axis.lines * columns, (1, 1), (inner, columns, many), (1, 0, m * inner, 0), (1, 0, y.pitch, 0),
+        (inner, inner), (inner, columns), (inner, columns), (inner, columns), valid=m, length=m, flags=out,
+        tables={4: chirp}, **finish,
+    )  # fmt: skip
+    _with_twiddle(last, b, m, AT_LOAD).add(b, scratch, target, limits)
+
+
+def _pairs(values: np.ndarray) -> np.ndarray:
+    return np.stack([values.real, values.imag], -1).astype(np.float32)
