@@ -1,25 +1,145 @@
-"""The link between the host and a GPU."""
+"""The link between the host and a GPU: small arrays by the driver's own copy, large ones through pinned buffers."""
 
 from __future__ import annotations
 
+import threading
+from functools import cache
 from typing import Any
 
 import numpy as np
 
+from ...core import settings as _settings
 from ...core.array import kind_named
+from ...core.host_memory import results
+from ...core.staging import Stager
+from .device import dtype_of
+
+# Below these the driver's own copy of pageable memory is as fast, and one call.
+LEAST_UP, LEAST_DOWN = 2 << 20, 2 << 20
+MOST_WORKERS = 8  # more threads than this share a host's memory bandwidth without adding to it
+
+
+class PinnedBuffer:
+    """Pinned memory as torch allocates it."""
+
+    def __init__(self, nbytes: int) -> None:
+        import torch
+
+        self.tensor = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
+        self.array = self.tensor.numpy()
+
+
+class CudaLink:
+    """One GPU's copy engines, each direction on a stream of its own."""
+
+    def __init__(self, index: int) -> None:
+        import torch
+
+        self.index = index
+        self.up, self.down = torch.cuda.Stream(index), torch.cuda.Stream(index)
+        self._set_stream = torch.cuda.set_stream
+        self._event = torch.cuda.Event
+
+    def allocate(self, nbytes: int) -> PinnedBuffer:
+        """Return a pinned buffer."""
+        return PinnedBuffer(nbytes)
+
+    def enter(self, up: bool) -> None:
+        """Let the calling thread's copies go to this link's stream."""
+        self._set_stream(self.up if up else self.down)
+
+    def send(self, buffer: Any, nbytes: int, target: Any, offset: int) -> Any:
+        """Start copying to the device."""
+        target[offset : offset + nbytes].copy_(buffer.tensor[:nbytes], non_blocking=True)
+        return self._record()
+
+    def fetch(self, source: Any, offset: int, buffer: Any, nbytes: int) -> Any:
+        """Start copying from the device."""
+        buffer.tensor[:nbytes].copy_(source[offset : offset + nbytes], non_blocking=True)
+        return self._record()
+
+    def _record(self) -> Any:
+        event = self._event()
+        event.record()
+        return event
+
+    def wait(self, copy: Any) -> None:
+        """Wait for an event."""
+        copy.synchronize()
+
+
+@cache
+def stager(index: int) -> Stager:
+    """Return the stager of a GPU."""
+    return Stager(CudaLink(index))
+
+
+def workers() -> int:
+    """Return how many threads copy on the host."""
+    return min(_settings.threads(_settings.current()), MOST_WORKERS)
 
 
 def upload(host: Any, index: int) -> Any:
-    """Copy a host array to a GPU as a torch tensor."""
+    """Copy a host array to a GPU as a torch tensor. Work that the caller queues afterwards waits for it there."""
+    import torch
+
+    device = f"cuda:{index}"
     tensor = kind_named("torch").from_numpy(host) if isinstance(host, np.ndarray) else host.detach()
-    return tensor.resolve_conj().resolve_neg().contiguous().to(f"cuda:{index}")
+    tensor = tensor.resolve_conj().resolve_neg()
+    nbytes = tensor.nbytes
+    if nbytes < LEAST_UP or tensor.is_pinned():
+        return tensor.to(device)
+    if not tensor.is_contiguous():
+        tensor = tensor.contiguous()
+    engine = stager(index)
+    side, caller = engine.link.up, torch.cuda.current_stream(index)  # type: ignore[attr-defined]
+    with torch.cuda.stream(side):  # its memory belongs to that stream, so that nothing queued elsewhere need be awaited
+        result = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+    engine.up(_bytes(tensor).numpy(), _bytes(result), workers())
+    caller.wait_stream(side)
+    result.record_stream(caller)
+    return result
 
 
-def download(tensor: Any) -> Any:
-    """Copy a tensor to the host."""
-    host = tensor.detach().resolve_conj().resolve_neg().cpu()
-    return host if str(host.dtype) == "torch.bfloat16" else host.numpy()
+def download(tensor: Any, out: np.ndarray | None = None) -> Any:
+    """Copy a tensor to the host: into ``out``, or into memory of earlier results that are gone.
+
+    Returns a NumPy array; of bfloat16, which NumPy does not have, a torch tensor.
+    """
+    import torch
+
+    tensor = tensor.detach().resolve_conj().resolve_neg()
+    if tensor.nbytes < LEAST_DOWN and out is None:
+        host = tensor.cpu()
+        return host if host.dtype is torch.bfloat16 else host.numpy()
+    source = tensor.contiguous()
+    brain = source.dtype is torch.bfloat16
+    name = "uint16" if brain else str(source.dtype)[6:]
+    target = results.empty(tuple(source.shape), name) if out is None else out
+    if source.nbytes < LEAST_DOWN:
+        torch.from_numpy(target).copy_(source.view(dtype_of(name)))
+    else:
+        index = source.device.index
+        engine = stager(index)
+        engine.link.down.wait_stream(torch.cuda.current_stream(index))  # type: ignore[attr-defined]
+        engine.down(_bytes(source), target.reshape(-1).view(np.uint8), workers())
+    return torch.from_numpy(target).view(torch.bfloat16) if brain else target
+
+
+def _bytes(tensor: Any) -> Any:
+    """Return the memory of a contiguous tensor as bytes."""
+    import torch
+
+    return tensor.reshape(-1).view(torch.uint8)
+
+
+_releasing = threading.Lock()
 
 
 def release() -> None:
     """Give back pinned memory."""
+    from . import driver
+
+    with _releasing:
+        for index in range(len(driver.found().gpus) if stager.cache_info().currsize else 0):
+            stager(index).release()

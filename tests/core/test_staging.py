@@ -1,0 +1,154 @@
+"""The transfer engine against a simulated device, whose copies finish late and whose memory is only bytes."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from adaptive_compute.core.staging import Stager
+
+
+class Memory:
+    """Pinned memory of the simulation."""
+
+    def __init__(self, nbytes):
+        self.array = np.full(nbytes, 0xEE, np.uint8)
+
+
+class SlowLink:
+    """A link whose copies happen only when they are waited for, or when a later one of the same buffer needs them."""
+
+    def __init__(self, seconds=0.0):
+        self.seconds, self.lock = seconds, threading.Lock()
+        self.allocated = self.copies = self.running = self.most = 0
+        self.fail_at = None
+        self.entered = set()
+
+    def allocate(self, nbytes):
+        with self.lock:
+            self.allocated += 1
+        return Memory(nbytes)
+
+    def enter(self, up):
+        self.entered.add((threading.get_ident(), up))
+
+    def _start(self, action):
+        with self.lock:
+            self.copies += 1
+            if self.fail_at == self.copies:
+                raise RuntimeError("the link failed")
+            self.running += 1
+            self.most = max(self.most, self.running)
+        done = threading.Event()
+
+        def later():
+            time.sleep(self.seconds)
+            action()
+            with self.lock:
+                self.running -= 1
+            done.set()
+
+        threading.Thread(target=later).start()
+        return done
+
+    def send(self, buffer, nbytes, target, offset):
+        def action():
+            target[offset : offset + nbytes] = buffer.array[:nbytes]
+
+        return self._start(action)
+
+    def fetch(self, source, offset, buffer, nbytes):
+        def action():
+            buffer.array[:nbytes] = source[offset : offset + nbytes]
+
+        return self._start(action)
+
+    def wait(self, copy):
+        assert copy.wait(10)
+
+
+def settle(stager):
+    stager.release()  # waits for every copy
+
+
+@pytest.mark.parametrize("workers", [1, 3, 8])
+@pytest.mark.parametrize("nbytes", [1, 999, 1000, 1001, 17_345])
+def test_every_byte_goes_both_ways_while_buffers_are_used_again(nbytes, workers):
+    link = SlowLink(0.001)
+    stager = Stager(link, chunk=1000, buffers=4)
+    host = np.random.default_rng(nbytes).integers(0, 255, nbytes, np.uint8)
+    device, back = np.zeros(nbytes, np.uint8), np.zeros(nbytes, np.uint8)
+    stager.up(host, device, workers)
+    settle(stager)
+    assert np.array_equal(device, host)
+    stager.down(device, back, workers)
+    assert np.array_equal(back, host)
+    assert link.allocated <= 8
+
+
+def test_the_host_array_may_change_as_soon_as_up_returns():
+    link = SlowLink(0.02)
+    stager = Stager(link, chunk=100, buffers=20)
+    host = np.arange(1000, dtype=np.uint16).view(np.uint8)[:1000].copy()
+    kept, device = host.copy(), np.zeros(1000, np.uint8)
+    stager.up(host, device, 4)
+    host[:] = 0
+    settle(stager)
+    assert np.array_equal(device, kept)
+
+
+def test_copies_overlap():
+    link = SlowLink(0.02)
+    Stager(link, chunk=100, buffers=8).up(np.ones(1600, np.uint8), np.zeros(1600, np.uint8), 4)
+    assert link.most >= 4
+
+
+def test_no_more_buffers_than_allowed_and_all_come_back():
+    link = SlowLink()
+    stager = Stager(link, chunk=100, buffers=3)
+    for _ in range(5):
+        stager.up(np.ones(5000, np.uint8), np.zeros(5000, np.uint8), 8)
+    assert link.allocated == 3
+    assert stager.release() == 300
+    assert stager.release() == 0
+    stager.up(np.ones(100, np.uint8), np.zeros(100, np.uint8), 1)
+    assert link.allocated == 4
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_a_failing_link_raises_and_the_next_transfer_works(way):
+    link = SlowLink()
+    stager = Stager(link, chunk=100, buffers=3)
+    link.fail_at = 7
+    a, b = np.ones(5000, np.uint8), np.zeros(5000, np.uint8)
+    with pytest.raises(RuntimeError, match="the link failed"):
+        getattr(stager, way)(a, b, 4)
+    link.fail_at = None
+    getattr(stager, way)(a, b, 4)
+    settle(stager)
+    assert b.all()
+
+
+def test_several_threads_at_once():
+    link = SlowLink(0.0005)
+    stager = Stager(link, chunk=256, buffers=5)
+    rng = np.random.default_rng(0)
+    data = [rng.integers(0, 255, 5000 + i, np.uint8) for i in range(6)]
+    devices = [np.zeros_like(d) for d in data]
+    backs = [np.zeros_like(d) for d in data]
+
+    def there_and_back(i):
+        stager.up(data[i], devices[i], 2)
+        while not np.array_equal(devices[i], data[i]):  # the simulation has no stream to order the two
+            time.sleep(0.001)
+        stager.down(devices[i], backs[i], 2)
+
+    running = [threading.Thread(target=there_and_back, args=(i,)) for i in range(6)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(30)
+    assert all(np.array_equal(d, b) for d, b in zip(data, backs))
