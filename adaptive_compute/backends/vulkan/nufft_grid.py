@@ -1,0 +1,75 @@
+"""The fine grid of a fast NUFFT: how wide the kernel is, how many cells there are, in which bins and tiles.
+
+Axes are counted from the one whose elements lie side by side, which belongs to the last coordinate.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+UPSAMPLING = 2.0
+SMALLEST_EPS = 1e-6  # what the widest kernel gives; float32 sums give no more
+WIDEST = 7
+# Cells of a bin as powers of two, by dimension; lanes of a tile's first two axes, and its depth along the last.
+BINS = {1: (5,), 2: (3, 3), 3: (2, 2, 2)}
+TILES = {1: (32, 1, 4), 2: (32, 1, 8), 3: (8, 4, 8)}
+
+
+def width_of(eps: float, dim: int) -> int:
+    """Return the number of cells that a point touches in each dimension, by FINUFFT's rule."""
+    wanted = math.log(0.18 * 1.4 ** (dim - 1) / eps) / (math.pi * math.sqrt(1 - 1 / UPSAMPLING)) + 1
+    return min(max(math.ceil(wanted), 2), WIDEST)
+
+
+def smooth(least: int) -> int:
+    """Return the smallest even number, not below ``least``, whose prime factors are 2, 3 and 5."""
+    best = 2 ** max(math.ceil(math.log2(max(least, 2))), 1)
+    five = 1
+    while five < best:
+        three = five
+        while three < best:
+            quotient = -(-least // three)
+            found = three * max(2, 1 << (quotient - 1).bit_length())
+            best = min(best, found)
+            three *= 3
+        five *= 5
+    return best
+
+
+class Grid(NamedTuple):
+    """A fine grid, the fastest axis first."""
+
+    width: int
+    cells: tuple[int, ...]
+    bins: tuple[int, ...]
+    tile: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, lengths: tuple[int, ...], width: int, tile: tuple[int, int, int] | None = None) -> Grid:
+        """Return the grid of at least these lengths, given in the order of the coordinates."""
+        cells = tuple(smooth(max(n, 2 * width)) for n in lengths[::-1])
+        return cls(width, cells, BINS[len(cells)], tile or TILES[len(cells)])
+
+    @property
+    def dim(self) -> int:
+        return len(self.cells)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths in C order."""
+        return self.cells[::-1]
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.cells)
+
+    @property
+    def bin_counts(self) -> tuple[int, ...]:
+        return tuple((n + (1 << bits) - 1) >> bits for n, bits in zip(self.cells, self.bins))
+
+    @property
+    def tile_counts(self) -> tuple[int, ...]:
+        across, beside, depth = self.tile
+        sides = {1: (across,), 2: (across, depth), 3: (across, beside, depth)}[self.dim]
+        return tuple(-(-n // side) for n, side in zip(self.cells, sides))
