@@ -11,7 +11,7 @@ from ...core.array import Operand
 from ...core.operation import Request
 from ..base import Kernel, Plan
 from .array import VulkanArray
-from .limits import Limits
+from .limits import Limits, devices, too_large
 from .program import Program
 from .runtime import Runtime, State, runtime
 
@@ -32,8 +32,8 @@ class VulkanKernel(Kernel):
 
     @property
     def limits(self) -> Limits:
-        """What the device can do."""
-        return self.runtime.limits
+        """What the device can do; known without opening it."""
+        return devices()[int(self.device.partition(":")[2])]
 
     def supports(self, request: Request) -> bool | str:
         reason = self.refusal(request)
@@ -54,7 +54,7 @@ class VulkanKernel(Kernel):
         """Return why an operand or result does not fit one buffer, or None."""
         operands = [o for o in request.operands if o is not None]
         for operand in (*operands, *request.operation.result(request)):
-            reason = self.runtime.too_large(operand.nbytes)
+            reason = too_large(self.limits, operand.nbytes)
             if reason is not None:
                 return reason
         return None

@@ -8,6 +8,8 @@ import struct
 from dataclasses import dataclass
 from functools import cache
 
+LARGEST = (1 << 32) - 4096  # Kompute counts bytes in 32 bits
+
 _VK_SUCCESS = 0
 _KINDS = {0: "other", 1: "integrated", 2: "discrete", 3: "virtual", 4: "software"}
 # Structure types of the requests below (Vulkan 1.1 core, and driver properties of 1.2).
@@ -44,6 +46,18 @@ class Limits:
     def software(self) -> bool:
         """True for a driver that computes on the processor."""
         return self.kind == "software"
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest buffer that can be had."""
+        return min(self.buffer, LARGEST)
+
+
+def too_large(limits: Limits, nbytes: int) -> str | None:
+    """Return why a buffer of this size cannot be had, or None."""
+    if nbytes <= limits.largest:
+        return None
+    return f"a buffer of {nbytes / 2**20:.0f} MiB exceeds the {limits.largest / 2**20:.0f} MiB of {limits.name}"
 
 
 def library() -> str | None:

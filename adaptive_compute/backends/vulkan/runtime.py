@@ -29,7 +29,7 @@ import numpy as np
 from ...core.errors import BackendUnavailable, DeviceLost, DeviceOutOfMemory, TooLargeError
 from ...core.transfer import counters
 from ...shaders import spirv
-from .limits import Limits, devices
+from .limits import LARGEST, Limits, devices, too_large
 from .program import Buffer, Program, Step
 
 try:  # threaded where it pays; the same as an assignment elsewhere
@@ -43,7 +43,6 @@ except ImportError:  # pragma: no cover
 
 BINDINGS = 512  # recorded programs kept a device
 TABLE_BYTES = 256 << 20  # constant tables kept after the plans that used them are gone
-LARGEST = (1 << 32) - 4096  # Kompute counts bytes in 32 bits
 STRICT = "ADAPTIVE_VULKAN_STRICT"
 
 _strict: ContextVar[bool | None] = ContextVar("strict", default=None)
@@ -136,7 +135,7 @@ class Runtime:
         self.name = name
         self.limits: Limits = devices()[index]
         self.counts = Counts()
-        self.largest = min(self.limits.buffer, LARGEST)
+        self.largest = self.limits.largest
         self._lock = threading.RLock()
         self._lost: str | None = None
         self._free: dict[tuple[bool, int], list[Memory]] = {}
@@ -332,9 +331,7 @@ class Runtime:
 
     def too_large(self, nbytes: int) -> str | None:
         """Return why a buffer of this size cannot be had, or None."""
-        if nbytes <= self.largest:
-            return None
-        return f"a buffer of {nbytes / 2**20:.0f} MiB exceeds the {self.largest / 2**20:.0f} MiB of {self.limits.name}"
+        return too_large(self.limits, nbytes)
 
     def take(self, nbytes: int, *, staged: bool = True) -> Memory:
         """Return memory of at least this size: from the pool, or new."""
