@@ -1,15 +1,20 @@
 #!/usr/bin/env bash
 # Check and measure the CUDA backend on a machine with an NVIDIA GPU:  benchmarks/gpu/run_cuda.sh [OUTPUT_DIR]
-# Parts run one after the other, each within its own time; a part that fails does not stop the rest. The table comes last.
+# Parts run one after the other, each within its own time and all within BUDGET seconds; a part that fails does not stop
+# the rest. The table comes last.
 cd "$(dirname "$0")/../.." || exit 1
 out=${1:-cuda-results}
 mkdir -p "$out"
 python=${PYTHON:-python3}
 export PYTHONPATH=$PWD:${PYTHONPATH:-} PYTHONUNBUFFERED=1
+budget=${BUDGET:-290}
 summary=()
 part() {  # part NAME SECONDS COMMAND...
   local name=$1 limit=$2 start=$SECONDS
   shift 2
+  local left=$((budget - SECONDS))
+  [ "$limit" -gt "$left" ] && limit=$left
+  if [ "$limit" -lt 5 ]; then summary+=("$name: no time left"); return; fi
   echo "=== $name"
   timeout "$limit" "$@" >"$out/$name.txt" 2>&1
   local code=$?
@@ -18,13 +23,13 @@ part() {  # part NAME SECONDS COMMAND...
 }
 tests="-q --maxfail=25 --no-header -p no:cacheprovider --tb=short"
 part smoke 60 "$python" -m benchmarks.cuda_smoke
+part figures 110 "$python" -m benchmarks.cuda --quick --output "$out/cuda.json"
+part gather 30 "$python" -m pytest $tests tests/conformance/test_gather.py --backend cuda
+part reduce 30 "$python" -m pytest $tests tests/conformance/test_reduce.py --backend cuda
+part attention 50 "$python" -m pytest $tests tests/conformance/test_attention.py --backend cuda
+part elementwise 50 "$python" -m pytest $tests tests/conformance/test_elementwise.py --backend cuda
 part fft 60 "$python" -m pytest $tests -m "not slow" tests/conformance/test_fft.py --backend cuda
-part elementwise 60 "$python" -m pytest $tests tests/conformance/test_elementwise.py --backend cuda
-part reduce 40 "$python" -m pytest $tests tests/conformance/test_reduce.py --backend cuda
-part gather 40 "$python" -m pytest $tests tests/conformance/test_gather.py --backend cuda
-part attention 60 "$python" -m pytest $tests tests/conformance/test_attention.py --backend cuda
-part nufft 60 "$python" -m pytest $tests tests/conformance/test_nufft.py --backend cuda
-part figures 100 "$python" -m benchmarks.cuda --quick --output "$out/cuda.json"
+part nufft 50 "$python" -m pytest $tests tests/conformance/test_nufft.py --backend cuda
 echo "=== summary"
 printf '%s\n' "${summary[@]}"
 grep -hE "^(FAILED|ERROR)|passed|failed" "$out"/*.txt | cut -c1-200 | head -60
