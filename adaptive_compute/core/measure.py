@@ -1,16 +1,12 @@
-"""Measure this machine: time and error of every kernel, and the links between its devices.
-
-Kernels of one request are timed in turn, round by round, so that a machine whose speed drifts does not favour one of
-them. The first run of each is dropped, operands alternate between two copies, and the median and the spread are kept.
-"""
+"""Measure this machine: time and error of every kernel, and the links between its devices."""
 
 from __future__ import annotations
 
-import gc
 import math
 import statistics
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,18 +21,28 @@ from .operations import operations as all_operations
 from .profile import Link, Profile, Section
 from .registry import Registry
 from .router import Router
+from .timing import time_in_turn, typical
 
 if TYPE_CHECKING:
     from ..backends.base import Backend, Kernel
 
 FULL_SECONDS, QUICK_SECONDS = 57.0, 10.0
-SHORTEST_SAMPLE = 40e-6  # a clock reading costs 0.1 us: shorter calls are timed several at a time
-FEWEST, MOST = 2, 25  # samples of one point
+# What every device but the host adds to that, as a part of it. Each device spends its own part only, so that a slow one
+# does not take the time of another.
+ADDED = 0.35
+TUNING_SHARE = 0.1  # part of the time that each device may take to find its settings, on top of it
+# A kernel that takes so many seconds for one run is timed by that run, and not asked for more work than that again.
+SLOW = 0.5
+# Part of the time that may go into checking results again. What a class has not shown yet is checked always.
+CHECKING = 0.15
 # Two orders of magnitude past the tolerance is no rounding: the kernel computes something else.
 WRONG = 100.0
+DECADE = math.log2(10)
+LARGEST_SHARE = 0.1  # seconds for the samples of one kernel at one point
 # References use NumPy's matrix products, whose threads go on spinning for some 25 ms and would slow down what is timed
 # next; so several points are checked together, and timed together after that.
-TOGETHER, SETTLE = 8, 0.03
+TOGETHER, SETTLE = 16, 0.03
+TUNING_SHARE = 0.1  # of the budget, for each device's search for its best tile shapes
 FAILURES = (AdaptiveError, RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, OSError)
 
 
@@ -100,40 +106,39 @@ def measure(
     start = time.perf_counter()
     profile = Profile({d: Section(dict(registry.backend_of(d).validators(d))) for d in devices})
     broken: dict[str, str] = {}
+    seconds = budget or (QUICK_SECONDS if quick else FULL_SECONDS)
     for device in devices:
-        backend = registry.backend_of(device)
-        if device != "cpu":
-            section = profile.sections[device]
-            try:
+        backend, section, what = registry.backend_of(device), profile.sections[device], "its tuning"
+        try:
+            section.tuning = backend.tune(device, chosen, TUNING_SHARE * seconds)
+            backend.apply(device, section.tuning)
+            what = "its link"
+            if device != "cpu":
                 section.up, section.down = _links(backend, device)
-            except (*FAILURES, MemoryError) as error:
-                broken[device] = f"{type(error).__name__} on its link: {error}"
-                del profile.sections[device]
+        except (*FAILURES, MemoryError) as error:
+            broken[device] = f"{type(error).__name__} on {what}: {error}"
+            del profile.sections[device]
     profile.views = _views(registry, chosen)
-    work = [(known[name], request) for name in chosen for request in known[name].samples(quick)]
-    rng = np.random.default_rng(0)
-    rng.shuffle(work)  # so that what a slow machine must leave out is spread over all families and classes
-    left_out = 0
-    clock = _Clock(budget or (QUICK_SECONDS if quick else FULL_SECONDS), len(work))
-    for done in range(0, len(work), TOGETHER):
-        group = work[done : done + TOGETHER]
+    run = _Run(registry, profile, seconds)
+    groups = []
+    for name in chosen:
+        requests = list(known[name].samples(quick))
+        run.rng.shuffle(requests)
+        groups += [(known[name], requests[i : i + TOGETHER]) for i in range(0, len(requests), TOGETHER)]
+    run.rng.shuffle(groups)  # what a slow machine leaves out is spread over all families
+    total = left = sum(len(requests) for _, requests in groups)
+    for operation, requests in groups:
         if report is not None:
-            report(Progress(done, len(work), group[0][0].name))
-        if clock.spent():
-            left_out += len(group)
-            continue
-        clock.begin(done)
-        ready = [(o, r, _checked(profile, registry, o, r, rng)) for o, r in group]
-        time.sleep(SETTLE)
-        for operation, request, runners in ready:
-            _time(profile, operation, request, runners, clock.share)
+            report(Progress(total - left, total, operation.name))
+        run.group(operation, requests, left)
+        left -= len(requests)
     if report is not None:
-        report(Progress(len(work), len(work), "done"))
+        report(Progress(total, total, "done"))
     profile.facts = {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - start, 1),
         "quick": quick,
-        "left_out": left_out,
+        "left_out": run.left_out,
         "broken": broken,
     }
     return profile
@@ -144,21 +149,6 @@ def _named(known: Collection[str], asked: Collection[str] | None, what: str) -> 
     if unknown:
         raise ArgumentError(f"{what} {', '.join(unknown)} is not known; use {', '.join(known)}")
     return [name for name in known if asked is None or name in asked]
-
-
-class _Clock:
-    """Shares a time budget out over the points that are left."""
-
-    def __init__(self, budget: float, points: int) -> None:
-        self.budget, self.points, self.start = budget, points, time.perf_counter()
-        self.share = 0.0
-
-    def begin(self, done: int) -> None:
-        left = self.budget - (time.perf_counter() - self.start)
-        self.share = min(max(left / (self.points - done), 0.0), 0.25)
-
-    def spent(self) -> bool:
-        return time.perf_counter() - self.start > 1.5 * self.budget
 
 
 class _FailedError(Exception):
@@ -172,14 +162,17 @@ class _FailedError(Exception):
 class Runner:
     """A kernel ready to be timed on one request, with operands where the kernel wants them."""
 
-    def __init__(self, kernel: Kernel, request: Request, arrays: Sequence[Any], registry: Registry) -> None:
+    def __init__(
+        self, kernel: Kernel, request: Request, arrays: Sequence[Any], copies: Sequence[Any], registry: Registry
+    ) -> None:
         self.kernel = kernel
         self.request = relocated(request, kernel)
         self.backend = registry.backend_of(kernel.device)
         self.plan = kernel.plan(self.request)
-        self.sets = [self._native(arrays), self._native([_copy(a) for a in arrays])]
+        self.sets = [self._native(arrays), self._native(copies)]
         self.turn = 0
-        self.error = math.inf
+        self.first = 0.0  # seconds of the first run
+        self.error: float | None = None
 
     def _native(self, arrays: Sequence[Any]) -> list[Any]:
         native = kind_named(self.kernel.native)
@@ -224,57 +217,129 @@ def _copy(array: Any) -> Any:
     return array.copy() if isinstance(array, np.ndarray) else array
 
 
-def _checked(
-    profile: Profile, registry: Registry, operation: Operation, request: Request, rng: np.random.Generator
-) -> list[Runner]:
-    """Plan a request on every kernel that supports it, run each once, and keep those whose result is right."""
-    able = [
-        k
-        for k in registry.kernels(operation.name)
-        if k.device in profile.sections
-        and profile.rejection(k.device, operation.name, k.name) is None
-        and k.supports(relocated(request, k)) is True
-    ]
-    if not able:
-        return []
-    arrays = operation.arrays(request, rng)
-    runners: list[Runner] = []
-    for kernel in able:
-        try:
-            runner = Runner(kernel, request, arrays, registry)
-            runner.error = operation.error(request, arrays, runner.host(runner.once()))
-        except MemoryError:
-            continue  # too large for what is free at the moment, which says nothing about the kernel
-        except FAILURES as failure:
-            _reject(profile, operation, kernel, f"{type(failure).__name__} at {request!r}: {failure}")
-            continue
-        if runner.error <= WRONG * operation.tolerance(request):
-            runners.append(runner)
-        else:
-            _reject(profile, operation, kernel, f"relative error {runner.error:.1e} at {request!r}")
-            runner.plan.close()
-    return runners
+class _Run:
+    """One measurement of the machine: what it may spend on each device, has spent, and has found."""
 
+    def __init__(self, registry: Registry, profile: Profile, budget: float) -> None:
+        self.registry, self.profile = registry, profile
+        self.rng = np.random.default_rng(0)
+        self.budgets = {device: budget * (1.0 if device == "cpu" else ADDED) for device in profile.sections}
+        self.spent = dict.fromkeys(self.budgets, 0.0)
+        self.checking = dict.fromkeys(self.budgets, 0.0)
+        self.seen: set[tuple[Kernel, str, int]] = set()
+        self.limits: dict[Kernel, float] = {}  # work from which on a kernel is too slow to be measured
+        self.left_out = 0
 
-def _time(profile: Profile, operation: Operation, request: Request, runners: list[Runner], share: float) -> None:
-    """Time a request's runners and put what was found into the profile."""
-    samples: list[list[float]] = []
-    runners = [r for r in runners if profile.rejection(r.kernel.device, operation.name, r.kernel.name) is None]
-    while runners:
-        try:
-            samples = time_in_turn(runners, share)
-            break
-        except _FailedError as failed:
-            runners.remove(failed.runner)
-            if not isinstance(failed.__cause__, MemoryError):
-                reason = f"{type(failed.__cause__).__name__} at {request!r}: {failed.__cause__}"
-                _reject(profile, operation, failed.runner.kernel, reason)
-    for runner, times in zip(runners, samples):
+    def group(self, operation: Operation, requests: Sequence[Request], left: int) -> None:
+        """Check some requests of one operation on every kernel, then time them together."""
+        ready = []
+        for request in requests:
+            found, late = self._ready(operation, request)
+            self.left_out += late
+            if found:
+                ready.append((request, found))
+        time.sleep(SETTLE)
+        while ready:
+            try:
+                self._time(operation, ready, left)
+                break
+            except _FailedError as failed:
+                if not isinstance(failed.__cause__, MemoryError):
+                    reason = f"{type(failed.__cause__).__name__} at {failed.runner.request!r}: {failed.__cause__}"
+                    _reject(self.profile, operation, failed.runner.kernel, reason)
+                ready = [(request, [r for r in found if self._goes_on(r, failed.runner)]) for request, found in ready]
+
+    def _goes_on(self, runner: Runner, failed: Runner) -> bool:
+        kernel = runner.kernel
+        return runner is not failed and self.profile.rejection(kernel.device, kernel.operation, kernel.name) is None
+
+    def _ready(self, operation: Operation, request: Request) -> tuple[list[Runner], bool]:
+        """Plan a request on every kernel that supports it, run each once, and keep those whose result is right.
+
+        The second value tells whether a device had no time left for it.
+        """
+        able, late = [], False
+        for kernel in self.registry.kernels(operation.name):
+            device = kernel.device
+            if device not in self.budgets or self.profile.rejection(device, operation.name, kernel.name) is not None:
+                continue
+            if operation.work(request).flops >= self.limits.get(kernel, math.inf):
+                continue
+            if kernel.supports(relocated(request, kernel)) is True:
+                over = self.spent[device] > 1.5 * self.budgets[device]
+                late = late or over
+                able += [] if over else [kernel]
+        if not able:
+            return [], late
+        start = time.perf_counter()
+        arrays = operation.arrays(request, self.rng)
+        copies = [_copy(a) for a in arrays]
+        self.spent["cpu" if "cpu" in self.spent else able[0].device] += time.perf_counter() - start
+        runners: list[Runner] = []
+        for kernel in able:
+            start = time.perf_counter()
+            try:
+                runner = Runner(kernel, request, arrays, copies, self.registry)
+                if self._right(operation, request, arrays, runner):
+                    runners.append(runner)
+                else:
+                    _reject(self.profile, operation, kernel, f"relative error {runner.error:.1e} at {request!r}")
+                    runner.plan.close()
+            except MemoryError:
+                pass  # too large for what is free at the moment, which says nothing about the kernel
+            except FAILURES as failure:
+                _reject(self.profile, operation, kernel, f"{type(failure).__name__} at {request!r}: {failure}")
+            self.spent[kernel.device] += time.perf_counter() - start
+        return runners, late
+
+    def _right(self, operation: Operation, request: Request, arrays: Sequence[Any], runner: Runner) -> bool:
+        """Run a kernel once, and check what it gives where its class is new or time is left for that."""
+        start = time.perf_counter()
+        result = runner.once()
+        runner.backend.synchronize(runner.kernel.device)
+        runner.first = time.perf_counter() - start
+        if runner.first > SLOW:
+            work = operation.work(request).flops
+            self.limits[runner.kernel] = min(work, self.limits.get(runner.kernel, math.inf))
+        features, device = runner.kernel.features(runner.request), runner.kernel.device
+        key = (runner.kernel, features.name, int(features.at[0] / DECADE) if features.at else 0)
+        if key in self.seen and self.checking[device] > CHECKING * self.spent[device]:
+            return True
+        self.seen.add(key)
+        start = time.perf_counter()
+        runner.error = operation.error(request, tuple(arrays), runner.host(result))
+        self.checking[device] += time.perf_counter() - start
+        return bool(runner.error <= WRONG * operation.tolerance(request))
+
+    def _time(self, operation: Operation, ready: Sequence[tuple[Request, Sequence[Runner]]], left: int) -> None:
+        """Time the runners of some requests, a kernel after the other, and put what was found into the profile."""
+        lanes: dict[Kernel, list[Runner]] = {}
+        for _, found in ready:
+            for runner in found:
+                lanes.setdefault(runner.kernel, []).append(runner)
+        on = Counter(kernel.device for kernel in lanes)
+        shares = []
+        for kernel, lane in lanes.items():
+            device = kernel.device
+            share = max(self.budgets[device] - self.spent[device], 0.0) / max(left, 1) / on[device]
+            shares.append([min(share, LARGEST_SHARE)] * len(lane))
+        timed = [[runner for runner in lane if runner.first <= SLOW] for lane in lanes.values()]
+        samples = time_in_turn(timed, shares, turns=2)
+        for lane, quick, times in zip(lanes.values(), timed, samples):
+            for runner, own in zip(quick, times):
+                self._keep(operation, runner, own)
+            for runner in lane:
+                if runner.first > SLOW:
+                    self._keep(operation, runner, [runner.first])
+
+    def _keep(self, operation: Operation, runner: Runner, times: Sequence[float]) -> None:
         kernel = runner.kernel
         features = kernel.features(runner.request)
-        point = Measurement(features.at, *middle(times), float(f"{runner.error:.3g}"))
-        classes = profile.sections[kernel.device].kernels.setdefault(operation.name, {}).setdefault(kernel.name, {})
-        classes.setdefault(features.name, []).append(point)
+        error = None if runner.error is None else float(f"{runner.error:.3g}")
+        point = Measurement(features.at, *typical(times), error)
+        classes = self.profile.sections[kernel.device].kernels.setdefault(operation.name, {})
+        classes.setdefault(kernel.name, {}).setdefault(features.name, []).append(point)
+        self.spent[kernel.device] += sum(times)
         runner.plan.close()
 
 
@@ -283,44 +348,6 @@ def _reject(profile: Profile, operation: Operation, kernel: Kernel, reason: str)
     section = profile.sections[kernel.device]
     section.rejected.setdefault(operation.name, {})[kernel.name] = reason
     section.kernels.get(operation.name, {}).pop(kernel.name, None)
-
-
-def time_in_turn(runners: Sequence[Any], share: float) -> list[list[float]]:
-    """Time runners that have run once in turn, until their share of the time is used; returns their samples."""
-    repeats, expected = [], 0.0
-    samples: list[list[float]] = [[] for _ in runners]
-    for runner, own in zip(runners, samples):
-        single = runner.seconds(1)
-        count = max(1, math.ceil(SHORTEST_SAMPLE / max(single, 1e-9)))
-        if count > 1:
-            single = runner.seconds(count)
-            count = max(1, math.ceil(SHORTEST_SAMPLE / max(single, 1e-9)))
-        else:
-            own.append(single)
-        repeats.append(count)
-        expected += count * single
-    rounds = int(min(max(share / max(expected, 1e-9), FEWEST), MOST))
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        for turn in range(rounds):
-            for index in _order(len(runners), turn):
-                samples[index].append(runners[index].seconds(repeats[index]))
-    finally:
-        if collecting:
-            gc.enable()
-    return samples
-
-
-def _order(count: int, turn: int) -> Iterator[int]:
-    """Yield a rotated order, so that no kernel always follows the same other one."""
-    return ((index + turn) % count for index in range(count))
-
-
-def middle(samples: Sequence[float]) -> tuple[float, float]:
-    """Return the median and the relative spread (median absolute deviation) of samples."""
-    median = statistics.median(samples)
-    return median, statistics.median(abs(s - median) for s in samples) / max(median, 1e-12)
 
 
 def _links(backend: Backend, device: str) -> tuple[Link, Link]:

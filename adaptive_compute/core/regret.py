@@ -17,12 +17,13 @@ import numpy as np
 from . import settings as _settings
 from .dispatcher import Dispatcher
 from .errors import AdaptiveError, ArgumentError
-from .measure import Progress, middle, time_in_turn
+from .measure import SETTLE, Progress
 from .operations import operations as all_operations
 from .settings import changed
+from .timing import time_in_turn, typical
 
 DECIDED = 1.2
-SECONDS_EACH = 0.4
+SECONDS_EACH = 0.15  # for each candidate
 
 
 @dataclass(frozen=True)
@@ -190,10 +191,11 @@ def _outcome(dispatcher: Dispatcher, request: Any, rng: np.random.Generator) -> 
         calls.append(_Call(call, arrays, lambda b=backend, d=candidate.device: b.synchronize(d)))  # type: ignore[misc]
     for ready in calls:
         ready.seconds(1)  # dropped: the first run after planning warms caches and thread pools
-    samples = time_in_turn(calls, SECONDS_EACH)
+    time.sleep(SETTLE)
+    samples = [lane[0] for lane in time_in_turn([[call] for call in calls], [[SECONDS_EACH]] * len(calls))]
     labels = [c.name if c.device == "cpu" else f"{c.name}@{c.device}" for c in decision.candidates]
     chosen = labels[decision.candidates.index(decision.chosen)]
     return Outcome(
-        request.operation.name, repr(request), chosen, {n: middle(s)[0] for n, s in zip(labels, samples)},
+        request.operation.name, repr(request), chosen, {n: typical(s)[0] for n, s in zip(labels, samples)},
         {n: c.total_s for n, c in zip(labels, decision.candidates)}, str(decision),
     )  # fmt: skip

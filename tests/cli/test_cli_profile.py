@@ -178,7 +178,7 @@ import sys
 from pathlib import Path
 from adaptive_compute.core.profile import Measurement, Profile, Section, locked
 path = Path(sys.argv[1])
-points = [Measurement((float(n),), 1.0, 0.0, None) for n in range(20000)]
+points = [Measurement((float(n % 100),), 1.0, 0.0, None) for n in range(20000)]
 profile = Profile({"cpu": Section({}, {"fft": {"k": {"class": points}}})})
 print("ready", flush=True)
 while True:

@@ -12,15 +12,19 @@ import adaptive_compute as ac
 from adaptive_compute.core.curve import Measurement
 from adaptive_compute.core.dispatcher import dispatcher
 from adaptive_compute.core.errors import NoProfileWarning, ProfileError
+from adaptive_compute.core.operations.fft_rule import FAMILY
 from adaptive_compute.core.profile import Link, Profile, Section, default_path, locked
 from adaptive_compute.core.registry import registry
 
 
 def profile(validators=None, kernel="pocketfft", seconds=1e-5):
-    points = [Measurement((8.0, 0.0), seconds, 0.02, 1e-16), Measurement((10.0, 0.0), 4 * seconds, 0.02, None)]
-    section = Section(
-        validators or {"v": "1"}, {"fft": {kernel: {"c2c/float64/last/2": points}}}, {"fft": {"bad": "off by 1"}}
-    )
+    by_name = {k.name: k for k in registry.kernels("fft")}
+    places = [by_name.get(kernel, by_name["torch"]).features(FAMILY.example((n,), "complex128")) for n in (256, 1024)]
+    points = [
+        Measurement(places[0].at, seconds, 0.02, 1e-16),
+        Measurement(places[1].at, 4 * seconds, 0.02, None),
+    ]
+    section = Section(validators or {"v": "1"}, {"fft": {kernel: {"float64": points}}}, {"fft": {"bad": "off by 1"}})
     section.up, section.down = Link(1e-5, 1e9), Link(2e-5, 2e9)
     return Profile({"cpu": section}, {"numpy->torch": 1e-6}, {"note": "test"})
 
@@ -81,7 +85,7 @@ def test_a_truncated_profile_is_never_half_used(profile_file):
 @pytest.mark.parametrize("bad", ["nan", -1.0, "fast", None, True, float("inf"), 10**400, 1e308])
 def test_a_damaged_number_is_refused(tmp_path, bad):
     data = profile().as_dict()
-    data["devices"]["cpu"]["kernels"]["fft"]["pocketfft"]["c2c/float64/last/2"][0][1] = bad
+    data["devices"]["cpu"]["kernels"]["fft"]["pocketfft"]["float64"][0][1] = bad
     with pytest.raises(ProfileError, match="damaged"):
         Profile.from_dict(json.loads(json.dumps(data)))
 
@@ -182,7 +186,7 @@ def test_a_number_without_end_is_reported(tmp_path):
 
 def test_points_with_a_wrong_number_of_coordinates_predict_nothing(profile_file):
     made = profile(dict(registry.backend_of("cpu").validators("cpu")))
-    points = made.sections["cpu"].kernels["fft"]["pocketfft"]["c2c/float64/last/2"]
+    points = made.sections["cpu"].kernels["fft"]["pocketfft"]["float64"]
     points[:] = [p._replace(at=(*p.at, 1.0)) for p in points]
     made.save(profile_file)
     assert ac.explain(ac.fft, np.ones(256)).chosen.compute_s is None

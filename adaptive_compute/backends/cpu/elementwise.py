@@ -206,7 +206,13 @@ def _torch_function(op: str, complex_: bool) -> Callable[..., Any]:
         if unordered is not None:  # torch gives 0
             out.masked_fill_(unordered, math.nan)
 
+    few = torch.zeros(64, dtype=torch.float64)
+
     def gelu(x: Any, out: Any) -> None:
+        if x.dtype == torch.float64:
+            # Where AVX-512 code of others, NumPy's for one, has left the upper halves of registers in use, torch 2.13
+            # takes 20 ns an element here instead of 2. Its addition leaves them clean.
+            torch.add(few, few)
         infinite = x == math.inf if x.dtype == torch.float32 else None
         aten.gelu.out(x, out=out)
         if infinite is not None:  # torch's vectorised float32 gives NaN

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from ...core.operation import Request
-from ...core.operations.fft_rule import FULL, NONE, WORKING, FFTParams, fit, largest_prime
+from ...core.operation import Features, Request, log2
+from ...core.operations.fft_rule import FULL, NONE, WORKING, FFTParams, fit, largest_prime, place, prime_factors, sizes
 from ...core.precision import COMPLEX_OF, REAL_OF
 from ...core.profile import Curve, Estimate
 from ..base import Kernel, Plan
@@ -22,6 +24,20 @@ def kernels() -> Sequence[Kernel]:
 
 
 FEWEST_SHARED = 1 << 13
+
+
+@lru_cache(maxsize=4096)
+def _steps(n: int) -> float:
+    """Return what pocketfft takes for each point of a transform, in additions or so, by its own way of guessing that.
+
+    A factor of more than 5 costs somewhat more than its size; and where that is less, a length is padded to about
+    twice as many points, whose factors are small, for three transforms in all (Bluestein).
+    """
+    factors = prime_factors(n)
+    plain = sum(f if f <= 5 else 1.1 * f for f in factors)
+    if n < 50 or factors[-1] ** 2 <= n:
+        return max(plain, 1.0)
+    return min(plain, 6 * 2.3 * math.log2(2 * n))
 
 
 class FunctionPlan(Plan):
@@ -64,6 +80,11 @@ class PocketFFT(Kernel):
         if self.threaded and len(axes) == 1 and request.first.size == max(shape):
             return "pocketfft shares out whole transforms, and this is one transform"
         return needs("scipy")
+
+    def features(self, request: Request) -> Features:
+        points, _, _ = sizes(request)
+        each = sum(_steps(n) for n in request.params.lengths)
+        return place(request, points * each, 2 * log2(each))
 
     def estimate(self, request: Request, curves: Mapping[str, Curve]) -> Estimate | None:
         # Below this, pocketfft itself decides how many threads to wake, and its time jumps between sizes: no model of

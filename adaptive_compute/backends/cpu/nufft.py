@@ -7,10 +7,13 @@ makes one ready; calls in several threads never share a setting.
 
 from __future__ import annotations
 
-import math
+import os
+import sys
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
 from statistics import median
 from typing import Any
 
@@ -25,7 +28,6 @@ from ...core.operations.nufft_rule import (
     LARGEST_PHASE,
     ROUNDING,
     SMALLEST_EPS,
-    USUAL_EPS,
     NufftParams,
     check_finite,
     coordinate_names,
@@ -33,6 +35,8 @@ from ...core.operations.nufft_rule import (
     frequencies,
     grid_bytes,
     outputs_of,
+    place,
+    place_of,
     points_of,
     terms,
 )  # fmt: skip
@@ -229,17 +233,11 @@ class Finufft(Kernel):
         return PointsPlan(request, make, prepare, execute, nbytes)
 
     def estimate(self, request: Request, curves: Mapping[str, Curve]) -> Estimate | None:
-        """Predict the time for one transform as usual, and take from the usual eps how much longer several take."""
-        name, (eps, n_trans, *sizes) = self.features(request)
-        curve = curves.get(name)
-        if curve is None:
+        features = self.features(request)
+        curve = curves.get(features.name)
+        if curve is None or curve.coordinates != len(features.at):
             return None
-        found = curve.at((eps, 0.0, *sizes))
-        if n_trans:
-            several, one = (curve.at((-math.log2(USUAL_EPS), n, *sizes)) for n in (n_trans, 0.0))
-            seconds = found.seconds * max(several.seconds / one.seconds, 1.0)
-            found = found._replace(seconds=seconds, extrapolated=found.extrapolated or several.extrapolated)
-        return found._replace(error=_error(curve, request))
+        return curve.at(features.at)._replace(error=_error(curve, request))
 
 
 def _error(curve: Curve, request: Request) -> float:
@@ -248,15 +246,21 @@ def _error(curve: Curve, request: Request) -> float:
     A curve cannot interpolate it: from one point to the next it changes as eps does, not as sizes do.
     """
     p, real = request.params, REAL_OF[request.first.dtype]
+    of_eps, of_rounding = _shares(curve, p.type, p.dim, real)
+    return of_eps * max(p.eps, SMALLEST_EPS[real]) + of_rounding * _rounding(max(p.n_modes), real)
+
+
+@lru_cache(maxsize=64)
+def _shares(curve: Curve, nufft_type: int, dim: int, real: str) -> tuple[float, float]:
     of_eps: list[float] = []
     of_rounding: list[float] = []
     for point in curve.points:
-        if point.error is not None:
-            eps, rounding = 2.0 ** -point.at[0], _rounding(2.0 ** (point.at[3] / p.dim), real)
-            shares, unit = (of_eps, eps) if eps > rounding else (of_rounding, rounding)
+        found = place_of(point.at)
+        if point.error is not None and (found.type, found.dim) == (nufft_type, dim):
+            rounding = _rounding(found.modes ** (1 / dim), real)
+            shares, unit = (of_eps, found.eps) if found.eps > rounding else (of_rounding, rounding)
             shares.append(point.error / unit)
-    eps_share, rounding_share = (median(shares) if shares else 1.0 for shares in (of_eps, of_rounding))
-    return eps_share * max(p.eps, SMALLEST_EPS[real]) + rounding_share * _rounding(max(p.n_modes), real)
+    return median(of_eps or [1.0]), median(of_rounding or [1.0])
 
 
 def _rounding(n: float, real: str) -> float:
@@ -288,6 +292,24 @@ class _Refusals:
 
 _making = threading.Lock()
 
+# Turns that a thread of FINUFFT waits for more work before it sleeps, some 20 us. FINUFFT's FFT has threads of its own,
+# and while those of its OpenMP wait without sleeping, 300000 turns by default, they share their cores with them: on two
+# cores a transform of 0.3 ms was measured at 8 ms.
+WAITING = "1000"
+
+
+@contextmanager
+def _short_waits() -> Iterator[None]:
+    """Keep the waits of OpenMP's threads short in what is loaded inside, unless the caller has chosen them."""
+    if "finufft" in sys.modules or os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
+        yield
+        return
+    os.environ["GOMP_SPINCOUNT"] = WAITING
+    try:
+        yield
+    finally:
+        os.environ.pop("GOMP_SPINCOUNT", None)
+
 
 def _finufft_plan(
     nufft_type: int, sizes: Any, n_trans: int, eps: float, isign: int, dtype: str, options: dict[str, Any]
@@ -296,8 +318,8 @@ def _finufft_plan(
 
     The lock is for the warnings' filters, which belong to the whole process.
     """
-    import finufft
-
+    with _making, _short_waits():
+        import finufft
     with _making, warnings.catch_warnings(record=True) as given, _Refusals():
         warnings.simplefilter("always")
         plan = finufft.Plan(nufft_type, sizes, n_trans, eps, isign, dtype, **options)
@@ -325,9 +347,8 @@ class Direct(Kernel):
         return True
 
     def features(self, request: Request) -> Features:
-        p = request.params
-        name = f"{p.dim}d{p.type}/{REAL_OF[request.first.dtype]}"
-        return Features(name, (log2(p.n_trans), log2(terms(request))))
+        n_trans = request.params.n_trans
+        return place(request, n_trans * terms(request), log2(n_trans), log2(points_of(request)))
 
     def plan(self, request: Request) -> Plan:
         if points_of(request) == 0 or outputs_of(request) == 0:

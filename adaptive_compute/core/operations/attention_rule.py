@@ -100,14 +100,14 @@ def visited(request: Request) -> float:
 
 
 def place(request: Request, structure: str, keys: float) -> Features:
-    """Return where a call stands in a time model by structure of the mask, queries, keys a query, and heads.
+    """Return where a call stands in a time model by structure of the mask: its work, its queries, keys a query.
 
-    The head size scales the number of heads, which spares a class for each.
+    The head size counts as work only, which spares a coordinate for it.
     """
     s = given(request).sizes
     dtype = {"bfloat16": "float16"}.get(request.first.dtype, request.first.dtype)
     name = f"{dtype}{'-' + request.params.precision if request.params.precision else ''}/{structure}"
-    return Features(name, (log2(s.lq), log2(keys), log2(16 * s.matrices * (s.d + s.dv) / 128)))
+    return Features(name, (log2(s.matrices * s.lq * keys * (s.d + s.dv)), log2(s.lq), log2(keys)))
 
 
 class _Family(Operation):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import count, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from ..dispatcher import dispatcher
 from ..errors import DtypeError, ShapeError
 from ..operation import Features, Operation, Request, Work, log2, relative_error
 from ..precision import COMPLEX_OF, REAL_OF
+from ..scattered import between, pick, scattered
 
 # How much the result is divided by: nothing, sqrt(n), n. Also pocketfft's own code for it.
 NONE, SQRT, FULL = 0, 1, 2
@@ -40,14 +42,21 @@ class FFTParams(NamedTuple):
     scale: int
 
 
-def largest_prime(n: int) -> int:
-    """Return the largest prime factor of a positive number."""
-    largest, factor = 1, 2
+@lru_cache(maxsize=4096)
+def prime_factors(n: int) -> tuple[int, ...]:
+    """Return the prime factors of a positive number, the largest last."""
+    found, factor = [], 2
     while factor * factor <= n:
         while n % factor == 0:
-            largest, n = factor, n // factor
+            found.append(factor)
+            n //= factor
         factor += 1
-    return max(largest, n) if n > 1 else largest
+    return (*found, n) if n > 1 else tuple(found)
+
+
+def largest_prime(n: int) -> int:
+    """Return the largest prime factor of a positive number."""
+    return prime_factors(n)[-1] if n > 1 else 1
 
 
 class FFT(Operation):
@@ -66,41 +75,39 @@ class FFT(Operation):
         return (Operand(tuple(shape), real if p.kind == "c2r" else COMPLEX_OF[real], x.device, x.kind),)
 
     def work(self, request: Request) -> Work:
-        points, length, _ = _sizes(request)
+        points, length, _ = sizes(request)
         flops = 5.0 * points * max(math.log2(max(length, 1)), 1.0) * (1.0 if request.params.kind == "c2c" else 0.5)
         return Work(flops, float(request.first.nbytes + self.result(request)[0].nbytes))
 
     def features(self, request: Request) -> Features:
         p = request.params
-        _, length, batch = _sizes(request)
         prime = max((largest_prime(n) for n in p.lengths), default=1)
-        factors = "2" if prime <= 2 else "smooth" if prime <= 13 else "rough"
-        if len(p.axes) > 1:
-            layout = "nd"
-        else:
-            layout = "last" if all(n == 1 for n in request.first.shape[p.axes[0] + 1 :]) else "strided"
-        dtype = self.result(request)[0].dtype
-        real = REAL_OF.get(dtype, dtype)
-        return Features(f"{p.kind}/{real}/{layout}/{factors}", (log2(length), log2(batch)))
+        rough = 0.0 if prime <= 2 else 3.0 + 2 * log2(prime)
+        odd = APART if p.lengths and p.lengths[-1] % 2 else 0.0
+        return place(request, self.work(request).flops, rough, odd)
 
     def tolerance(self, request: Request) -> float:
         dtype = self.result(request)[0].dtype
         return _TOLERANCE.get(REAL_OF.get(dtype, dtype), 2e-15)
 
     def samples(self, quick: bool) -> Iterable[Request]:
-        points, step = (1 << 16, 3) if quick else (1 << 19, 1)
-        for real in ("float32", "float64"):
-            for kind in ("c2c", "r2c", "c2r"):
-                for lengths, sides in zip(_LENGTHS, _SIDES):
-                    for n in lengths[::step]:
-                        for batch in _batches(n, points, between=not quick):
-                            yield _sample(kind, real, (batch, n), (1,))
-                    for n in (lengths[0], lengths[2]) if quick else (lengths[0], lengths[1], lengths[2]):
-                        for batch in _batches(n, points):
-                            yield _sample(kind, real, (n, max(batch, 2)), (0,))
-                    for n in sides[::step]:
-                        for batch in _batches(n * n, points):
-                            yield _sample(kind, real, (batch, n, n), (1, 2))
+        points = 17.0 if quick else 21.0
+        kinds = list(product(("c2c", "r2c", "c2r"), ("float32", "float64")))
+        layouts = ("last", "last", "last", "last", "strided", "nd")
+        for size, shape, rounding, one, which, where in scattered(160 if quick else 680, 6):
+            (kind, real), layout = pick(which, kinds), pick(where, layouts)
+            total = between(size, 3.0, points)
+            if layout == "nd":
+                side = between(shape, 1.5, max(math.log2(total) - 1.5, 2.0))
+                sides = (_near(total / side, rounding), _near(side, rounding))
+                yield _sample(kind, real, (1, *sides), (1, 2))
+                continue
+            n = _near(between(shape, 1.0, math.log2(total)), rounding)
+            batch = 1 if one < 0.25 else max(1, round(total / n))
+            if layout == "last":
+                yield _sample(kind, real, (batch, n), (1,))
+            else:
+                yield _sample(kind, real, (n, max(batch, 2)), (0,))
 
     def held_out(self, rng: np.random.Generator) -> Request:
         total = 2.0 ** rng.uniform(4, 21)
@@ -157,8 +164,24 @@ class FFT(Operation):
 
 FAMILY = FFT()
 
+# Octaves by which requests that differ in kind or layout stand apart in a time model. What one of them costs beside the
+# law tells about the others too, only less; a class of its own for each would take ten times as many points.
+APART = 3.0
 
-def _sizes(request: Request) -> tuple[int, int, int]:
+
+def place(request: Request, work: float, *rough: float) -> Features:
+    """Return where a request stands in a kernel's time model, given the work and what makes its lengths awkward."""
+    p = request.params
+    _, length, _ = sizes(request)
+    several = len(p.axes) > 1
+    strided = not several and any(n != 1 for n in request.first.shape[p.axes[0] + 1 :]) if p.axes else False
+    dtype = request.operation.result(request)[0].dtype
+    differs = (strided, several, p.kind == "r2c", p.kind == "c2r")
+    at = (log2(work), log2(length), *rough, *(APART if apart else 0.0 for apart in differs))
+    return Features(REAL_OF.get(dtype, dtype), at)
+
+
+def sizes(request: Request) -> tuple[int, int, int]:
     """Return points in all, points of one transform, and the number of transforms."""
     p = request.params
     length = math.prod(p.lengths)
@@ -166,24 +189,18 @@ def _sizes(request: Request) -> tuple[int, int, int]:
     return length * batch, length, batch
 
 
-# Powers of two, products of small primes, and numbers with a large prime, as ``features`` tells them apart; the sides
-# of squares for transforms over two axes beside them.
-_LENGTHS = (
-    (8, 64, 512, 4096, 1 << 16, 1 << 20),
-    (12, 180, 6000, 360360),
-    (17, 211, 4001, 100003),
-)
-_SIDES = ((8, 64, 512), (12, 80, 500), (17, 86, 502))
+def _near(size: float, rounding: float) -> int:
+    """Return a length near one: a power of two, a product of small primes, or any other, by a coordinate in [0, 1)."""
+    if rounding < 0.4:
+        return max(2, 1 << round(math.log2(size)))
+    n = max(2, round(size))
+    if rounding < 0.55:
+        return next(m for m in count(n) if largest_prime(m) <= 7)
+    return n
 
 
 def _precision(dtype: str) -> Any:
     return np.float32 if dtype in ("float32", "complex64") else np.float64
-
-
-def _batches(n: int, points: int, between: bool = False) -> Iterable[int]:
-    """Return one transform, as many as make so many points in all, and if asked for a number between."""
-    most = max(1, points // n)
-    return dict.fromkeys((1, math.isqrt(most), most) if between else (1, most))
 
 
 def _sample(kind: str, real: str, shape: tuple[int, ...], axes: tuple[int, ...]) -> Request:

@@ -97,7 +97,8 @@ class Gather(_Indexed):
         nbytes = itemsize(request.first.dtype)
         wide = max(nbytes // 8, 1)  # 16 bytes move like two of 8
         layout = "rows" if before == 1 else "inner"
-        at = (log2(_index(request).size), log2(before * after * wide), log2(request.params.size))
+        entries, columns = _index(request).size, before * after * wide
+        at = (log2(entries * columns), log2(columns), log2(request.params.size))
         return Features(f"{8 if nbytes >= 8 else 4} bytes/{layout}", at)
 
     def tolerance(self, request: Request) -> float:
@@ -151,7 +152,7 @@ class ScatterAdd(_Indexed):
         if columns == 1:
             return Features(f"{family}/{'sorted' if p.is_sorted else 'one'}", (log2(entries * parts), log2(p.size)))
         layout = "rows" if before == 1 else "inner"
-        return Features(f"{family}/{layout}", (log2(entries), log2(columns * parts), log2(p.size)))
+        return Features(f"{family}/{layout}", (log2(entries * columns * parts), log2(columns * parts), log2(p.size)))
 
     def tolerance(self, request: Request) -> float:
         dtype = request.first.dtype

@@ -21,6 +21,7 @@ from ..dispatcher import dispatcher
 from ..errors import DtypeError, NufftError, ShapeError
 from ..operation import Features, Operation, Request, Work, log2, relative_error
 from ..precision import COMPLEX_OF, REAL_OF, UNIT_ROUNDOFF
+from ..scattered import between, pick, scattered
 
 # The conformance rule: error <= 4 eps + ROUNDING * (largest number of modes in a dimension), and at least FLOOR.
 ROUNDING = {"float32": 6e-8, "float64": 1.1e-16}
@@ -28,9 +29,8 @@ FLOOR = {"float32": 1e-5, "float64": 0.0}
 # The smallest eps that the rule is held to: below it, what a kernel reaches depends on the data.
 SMALLEST_EPS = {"float32": 2.5e-6, "float64": 1e-12}
 LARGEST_PHASE = 1 / UNIT_ROUNDOFF["float64"]  # radians; all phases are computed in float64
-# Tolerances that the profile measures, the usual one at more sizes and for several transforms too.
-USUAL_EPS = 1e-6
-PROFILED_EPS = {"float32": (1e-2, USUAL_EPS), "float64": (1e-2, USUAL_EPS, 1e-12)}
+# Between these tolerances the profile measures.
+PROFILED_EPS = {"float32": (1e-1, 1e-6), "float64": (1e-1, 1e-12)}
 # Terms (points times modes) up to which a direct sum is offered, by dimension. With known points it would win further
 # on; but with new ones its matrices cost more than a fast transform, from about here more than three times as much.
 _DIRECT_TERMS = {1: (1 << 16, 1 << 16, 1 << 18), 3: (1 << 14, 1 << 15, 1 << 17)}
@@ -103,7 +103,7 @@ class NUFFT(Operation):
 
     def work(self, request: Request) -> Work:
         p = request.params
-        width = math.ceil(-math.log10(max(min(p.eps, 0.1), 1e-16))) + 1
+        width = math.ceil(_width(p.eps))
         spread = points_of(request) + (outputs_of(request) if p.type == 3 else 0)
         modes = math.prod(p.n_modes)
         flops = p.n_trans * (4.0 * spread * width**p.dim + 5.0 * modes * math.log2(max(modes, 2)))
@@ -112,23 +112,31 @@ class NUFFT(Operation):
 
     def features(self, request: Request) -> Features:
         p = request.params
-        spread = points_of(request) + (outputs_of(request) if p.type == 3 else 0)
         real = REAL_OF[request.first.dtype]
         eps = min(max(p.eps, PROFILED_EPS[real][-1]), PROFILED_EPS[real][0])
-        at = (-math.log2(eps), log2(p.n_trans), log2(spread), log2(math.prod(p.n_modes)))
-        return Features(f"{p.dim}d{p.type}/{real}", at)
+        spread = points_of(request) + (outputs_of(request) if p.type == 3 else 0)
+        modes = math.prod(p.n_modes) * 2.0**p.dim  # of the fine grid
+        flops = p.n_trans * (4.0 * spread * _width(eps) ** p.dim + 5.0 * modes * math.log2(max(modes, 2)))
+        sizes = (
+            log2(points_of(request)),
+            log2(math.prod(p.n_modes)),
+            log2(outputs_of(request)) if p.type == 3 else 0.0,
+        )
+        return place(request, flops, -math.log10(eps), log2(p.n_trans), *sizes)
 
     def tolerance(self, request: Request) -> float:
         p, real = request.params, REAL_OF[request.first.dtype]
         return max(4 * max(p.eps, SMALLEST_EPS[real]) + ROUNDING[real] * max(p.n_modes), FLOOR[real])
 
     def samples(self, quick: bool) -> Iterable[Request]:
-        for eps in (USUAL_EPS, 1e-12, 1e-2)[: 1 if quick else 3]:  # the usual one first, in case time runs out
-            for real in ("float32", "float64"):
-                if eps in PROFILED_EPS[real]:
-                    for dim, nufft_type in product((1, 2, 3), (1, 2, 3)):
-                        for n_trans, points, modes in _grid(eps == USUAL_EPS, quick):
-                            yield sample(nufft_type, dim, real, eps, n_trans, points, modes)
+        kinds = list(product((1, 2, 3), (1, 2, 3), ("float32", "float64")))
+        largest = 13.0 if quick else 15.0
+        for points, modes, eps, n_trans, kind in scattered(90 if quick else 450, 5):
+            nufft_type, dim, real = pick(kind, kinds)
+            many = round(between(2 * n_trans - 1, 0.0, 4.0)) if n_trans > 0.5 else 1
+            digits = between(eps, 0.0, math.log2(-math.log10(PROFILED_EPS[real][-1])))
+            size = round(between(points, 3.0, largest))
+            yield sample(nufft_type, dim, real, 10.0**-digits, many, size, round(between(modes, 2.0, largest - 0.5)))
 
     def held_out(self, rng: np.random.Generator) -> Request:
         nufft_type, dim = int(rng.integers(1, 4)), int(rng.integers(1, 4))
@@ -181,16 +189,35 @@ class NUFFT(Operation):
 
 FAMILY = NUFFT()
 
+# Octaves by which transforms of different types and dimensions stand apart in a time model; see fft_rule.
+APART = 3.0
 
-def _grid(usual: bool, quick: bool) -> Iterable[tuple[int, int, int]]:
-    """Yield numbers of transforms, points and modes that are worth measuring."""
-    coarse = list(product((64, 4096), (32, 8192)))
-    fine = product((16, 512, 16384), (8, 512, 16384))
-    for points, modes in fine if usual and not quick else coarse:
-        yield 1, points, modes
-    if usual and not quick:
-        for points, modes in (coarse[0], coarse[-1]):
-            yield 8, points, modes
+
+def place(request: Request, work: float, *at: float) -> Features:
+    """Return where a request stands in a kernel's time model, given the work and the kernel's own coordinates."""
+    p = request.params
+    differs = (p.type == 2, p.type == 3, p.dim == 2, p.dim == 3)
+    return Features(REAL_OF[request.first.dtype], (log2(work), *at, *(APART if apart else 0.0 for apart in differs)))
+
+
+class Place(NamedTuple):
+    """What the operation's own coordinates tell of a measured request."""
+
+    type: int
+    dim: int
+    eps: float
+    modes: float
+
+
+def place_of(at: Sequence[float]) -> Place:
+    """Return what was measured at a place of the operation's own coordinates."""
+    second, third, two, three = (x > 0 for x in at[-4:])
+    return Place(1 + second + 2 * third, 1 + two + 2 * three, 10.0 ** -at[1], 2.0 ** at[4])
+
+
+def _width(eps: float) -> float:
+    """Return the points of the grid in each dimension that a nonuniform one is spread to."""
+    return -math.log10(max(min(eps, 0.1), 1e-16)) + 1
 
 
 def sample(nufft_type: int, dim: int, real: str, eps: float, n_trans: int, points: int, modes: int) -> Request:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from ..errors import DtypeError, ShapeError
 from ..operation import Features, Operation, Request, Work, log2, relative_error
 from ..precision import REAL_OF, conformance
 from ..program import ACCEPTED
+from ..scattered import between, pick, scattered
 
 FUNCTIONS = ("sum", "mean", "max", "min", "logsumexp", "norm")
 # Values that ``error`` reads: a sum over more of them than this is checked on some of its results only.
@@ -74,13 +76,12 @@ class Reduce(Operation):
         return conformance(self.result(request)[0].dtype)
 
     def samples(self, quick: bool) -> Iterable[Request]:
-        for function in ("sum", "max", "logsumexp", "norm"):
-            for dtype in ("float32",) if quick else ("float32", "float64"):
-                for size in (1 << 8, 1 << 20) if quick else (1 << 8, 1 << 13, 1 << 17, 1 << 21):
-                    for length in sorted({16, size} if quick else {16, min(1 << 9, size), size}):
-                        yield _sample(function, dtype, "last", length, size // length)
-                    for length in sorted({16} if quick else {16, min(1 << 9, size // 8), size // 8}):
-                        yield _sample(function, dtype, "strided", length, size // length)
+        kinds = list(product(("sum", "max", "logsumexp", "norm"), ("float32", "float64"), ("last", "strided")))
+        for size, shape, kind in scattered(64 if quick else 280, 3):
+            function, dtype, layout = pick(kind, kinds)
+            total = between(size, 6.0, 20.0 if quick else 21.5)
+            length = round(between(shape, 1.0, math.log2(total) - (1.0 if layout == "strided" else 0.0)))
+            yield _sample(function, dtype, layout, max(length, 2), max(round(total / max(length, 2)), 1))
 
     def held_out(self, rng: np.random.Generator) -> Request:
         function = str(rng.choice(FUNCTIONS))
