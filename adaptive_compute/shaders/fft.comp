@@ -10,6 +10,14 @@
 //
 // variant: fft -O0
 // variant: fft_convolve -O0 -DCONVOLVE
+// variant: fft_64 -O0 -DFIXED_N=64 -DFIXED_L=4 -DFIXED_0=16 -DFIXED_1=4 -DFIXED_2=1 -DFIXED_3=1
+// variant: fft_64_unrolled -DFIXED_N=64 -DFIXED_L=4 -DFIXED_0=16 -DFIXED_1=4 -DFIXED_2=1 -DFIXED_3=1
+// variant: fft_256 -O0 -DFIXED_N=256 -DFIXED_L=16 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=1 -DFIXED_3=1
+// variant: fft_256_unrolled -DFIXED_N=256 -DFIXED_L=16 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=1 -DFIXED_3=1
+// variant: fft_1024 -O0 -DFIXED_N=1024 -DFIXED_L=64 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=4 -DFIXED_3=1
+// variant: fft_1024_unrolled -DFIXED_N=1024 -DFIXED_L=64 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=4 -DFIXED_3=1
+// variant: fft_4096 -O0 -DFIXED_N=4096 -DFIXED_L=256 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=16 -DFIXED_3=1
+// variant: fft_4096_unrolled -DFIXED_N=4096 -DFIXED_L=256 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=16 -DFIXED_3=1
 // The second transforms, multiplies by binding 5, and transforms back: the middle of Bluestein's algorithm.
 //
 // Bindings: 0 source, 1 target, 2 roots of the stages, 3 roots between passes (E rows of A then L rows of B, each
@@ -77,7 +85,7 @@ const uint COMPLEX = 0, REAL = 1, PACKED = 2, MIRRORED = 3, HALF = 4;  // LOAD a
 const uint CONJUGATE_IN = 1, SWAP_IN = 2, SWAP_OUT = 4, CONJUGATE_OUT = 8, FACTOR_IN = 16, FACTOR_OUT = 32;
 const uint CONJUGATE_FACTOR = 64;
 const uint AT_LOAD = 1, AT_STORE = 2;  // TWIDDLE
-const uint FLOAT16 = 1, BFLOAT16 = 2;  // STORAGE
+const uint PAIRS = 0, FLOAT16 = 1, BFLOAT16 = 2;  // STORAGE; 3: float32
 
 layout(set = 0, binding = 0) readonly buffer Source { vec2 source[]; };
 layout(set = 0, binding = 0) readonly buffer SourceReal { float source_real[]; };
@@ -139,7 +147,9 @@ float real_at(uint at) {
 }
 
 vec2 bin(uint base, uint index) {
-    vec2 x = index < VALID ? source[base + index * A_STEP] : vec2(0.0);
+    if (index >= VALID) return vec2(0.0);
+    if (STORAGE != PAIRS) return vec2(real_at(base + index * A_STEP), 0.0);
+    vec2 x = source[base + index * A_STEP];
     return (FLAGS & CONJUGATE_IN) != 0 ? conjugate(x) : x;
 }
 

@@ -37,11 +37,18 @@ class Stages(NamedTuple):
         return np.arange(radix).repeat(rounds) * (self.n // radix) + np.tile(np.arange(rounds), radix) * self.threads
 
 
+# What was measured to be quicker than what the costs below choose: radices and threads, and lengths of the passes.
+MEASURED_STAGES: dict[int, tuple[tuple[int, ...], int]] = {}
+MEASURED_PASSES: dict[int, tuple[int, ...]] = {}
+
+
 @lru_cache(maxsize=4096)
 def stages(n: int) -> Stages | None:
     """Return the cheapest stages for a length, or None where it has a prime factor above 13 or needs too many."""
     if n == 1:
         return Stages(1, (1,), 1)
+    if n in MEASURED_STAGES:
+        return Stages(n, *MEASURED_STAGES[n])
     best, least = None, math.inf
     for radices in _factorings(n, RADICES[-1], MOST_STAGES):
         for threads in sorted({-(-n // r // m) for r in radices for m in range(1, MOST_POINTS // r + 1)}):
@@ -136,6 +143,9 @@ def passes(n: int, words: int, threads: int, most: int = 3) -> tuple[int, ...] |
     most : int
         Passes at most, 2 or 3.
     """
+    measured = MEASURED_PASSES.get(n)
+    if measured is not None and all(fits(stages(m), words, threads) for m in measured) and len(measured) <= most:
+        return measured
     if n <= words and fits(stages(n), words, threads):
         return (n,)
     if n == 1 or largest_prime(n) > 13:

@@ -17,7 +17,7 @@ from .program import Buffer, Builder, spread_groups
 COMPLEX, REAL, PACKED, MIRRORED, HALF = range(5)  # how points stand in memory; the shader's LOAD and STORE
 CONJUGATE_IN, SWAP_IN, SWAP_OUT, CONJUGATE_OUT, FACTOR_IN, FACTOR_OUT, CONJUGATE_FACTOR = (1 << i for i in range(7))
 AT_LOAD, AT_STORE = 1, 2
-STORAGE = {"float32": 0, "complex64": 0, "float16": 1, "bfloat16": 2}
+STORAGE = {"complex64": 0, "float16": 1, "bfloat16": 2, "float32": 3}
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ class Pass:
             float(self.scale), self.lengths[2], self.source[3], self.target[3],
         ]  # fmt: skip
         groups = spread_groups(-(-self.lines // group.lines))
-        b.dispatch(self.shader, buffers, writes=[target], groups=groups, constants=constants)
+        shader = FIXED.get(s, self.shader) if self.shader == "fft" else self.shader
+        b.dispatch(shader, buffers, writes=[target], groups=groups, constants=constants)
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,9 @@ class Arrangement:
     together: bool
     rounds: int
 
+
+# Shaders whose stages are fixed when they are compiled.
+FIXED: dict[Stages, str] = {}
 
 # Threads of a workgroup, lines together where neighbouring threads are neighbouring lines, bytes of shared memory up to
 # which real and imaginary parts are exchanged together.
@@ -223,6 +227,18 @@ def along(b: Builder, source: Buffer, target: Buffer, axis: Axis, limits: Limits
         _passes(b, source, target, axis, cut, limits)
 
 
+def scratch_bytes(axis: Axis, limits: Limits) -> int:
+    """Return the size of the largest buffer that an axis needs beside its source and target."""
+    words, threads = limits.shared_memory // 4, limits.invocations
+    n = axis.n
+    cut = fft_plan.passes(n, words, threads)
+    if cut is None:
+        n = fft_plan.padded(n, words, threads)
+        cut = fft_plan.passes(n, words, threads, most=2)
+        assert cut is not None
+    return 8 * n * axis.lines if len(cut) > 1 else 0
+
+
 def _flags(axis: Axis) -> tuple[int, int]:
     """Return the flags of the first pass and those of the last."""
     swapped = not axis.forward
@@ -236,7 +252,7 @@ def _passes(b: Builder, source: Buffer, target: Buffer, axis: Axis, cut: tuple[i
     """Add a transform of as many passes as ``cut`` is long (Bailey's four-step form, twice for three)."""
     into, out = _flags(axis)
     n, inner, x, y = axis.n, axis.inner, axis.source, axis.target
-    ends: dict[str, int] = {"load": x.kind, "valid": x.count, "storage": x.storage, "length": n}
+    ends: dict[str, Any] = {"load": x.kind, "valid": x.count, "storage": x.storage, "length": n}
     real = {5: b.table(fft_plan.real_roots(n))} if HALF in (x.kind, y.kind) else {}
     made = [fft_plan.stages(m) for m in cut]
     parts = [s for s in made if s is not None]
@@ -323,7 +339,7 @@ def _bluestein(b: Builder, source: Buffer, target: Buffer, axis: Axis, limits: L
     into, out = _flags(axis)
     x, y, inner = axis.source, axis.target, axis.inner
     out = (out ^ SWAP_OUT) | FACTOR_OUT | CONJUGATE_FACTOR  # the convolution leaves real and imaginary part exchanged
-    ends: dict[str, int] = {"load": x.kind, "valid": x.count, "storage": x.storage, "length": n}
+    ends: dict[str, Any] = {"load": x.kind, "valid": x.count, "storage": x.storage, "length": n}
     finish: dict[str, Any] = {"store": y.kind, "kept": y.count, "scale": axis.scale}
     parts = [s for s in map(fft_plan.stages, cut) if s is not None]
     many = max(axis.before, 1)

@@ -1,0 +1,260 @@
+"""Claim: FFTs in Vulkan shaders run near the device's copy limit, beside cuFFT where torch has CUDA.
+
+Complex64 transforms of the last axis, batches that fill ``--points`` points (2^26: 0.5 GB), resident operands, GPU time
+by timestamps (Vulkan) and CUDA events (cuFFT), medians after warm-up. GB/s count one read and one write of the batch a
+transform. Every result is checked first, some lines against NumPy in float64. Variants are timed as well (radices,
+threads, lines together, exchange, fixed and generic shaders, cuts of long transforms) unless ``--no-search`` is given.
+
+    python -m benchmarks.vulkan_fft [--points 67108864] [--no-search] [--quick] [--output FILE.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adaptive_compute.backends.vulkan import fft_plan, fft_steps
+from adaptive_compute.backends.vulkan.array import VulkanArray, upload
+from adaptive_compute.backends.vulkan.program import Builder, Program
+from adaptive_compute.backends.vulkan.runtime import runtime
+from benchmarks.record import machine
+
+LENGTHS = (
+    64, 128, 256, 512, 1024, 2048, 4096, 8192, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24,
+    729, 2187, 625, 3125, 343, 2401, 1000, 1536, 6000, 44100, 10007, 100003,
+)  # fmt: skip
+Variant = dict[str, Any]
+
+
+def variants(n: int) -> Iterator[tuple[str, Variant]]:
+    """Yield what to try at a length: a name and what it changes."""
+    for name, fixed in FIXED.get(n, ()):
+        yield f"shader {name}", {"fixed": {n: name}, "stages": {n: fixed}}
+    for radices, threads in STAGES.get(n, ()):
+        yield f"{'x'.join(map(str, radices))} on {threads}", {"stages": {n: (radices, threads)}}
+    for cut in CUTS.get(n, ()):
+        for widest in (8, 16, 32):
+            yield f"cut {'x'.join(map(str, cut))}, {widest} together", {"passes": {n: cut}, "WIDEST": widest}
+    if n in (64, 256, 1024, 4096, 1000):
+        for threads in (128, 512):
+            yield f"{threads} threads", {"THREADS": threads}
+        yield "parts apart", {"TOGETHER": 0}
+        yield "parts together", {"TOGETHER": 48 << 10}
+    if n in (1 << 16, 1 << 20):
+        for threads in (128, 512):
+            yield f"{threads} threads", {"THREADS": threads}
+        yield "parts together", {"TOGETHER": 48 << 10}
+
+
+FIXED = {
+    n: ((f"fft_{n}", (radices, threads)), (f"fft_{n}_unrolled", (radices, threads)))
+    for n, radices, threads in (
+        (64, (16, 4), 4), (256, (16, 16), 16), (1024, (16, 16, 4), 64), (4096, (16, 16, 16), 256),
+    )
+}  # fmt: skip
+STAGES: dict[int, tuple[tuple[tuple[int, ...], int], ...]] = {
+    64: (((8, 8), 8), ((4, 4, 4), 16)),
+    128: (((8, 4, 4), 16), ((16, 8), 16)),
+    256: (((8, 8, 4), 32), ((4, 4, 4, 4), 64)),
+    512: (((8, 8, 8), 64), ((32, 16), 16)),
+    1024: (((32, 32), 32), ((16, 8, 8), 128), ((4, 4, 4, 4, 4), 256)),
+    2048: (((16, 16, 8), 256), ((8, 8, 8, 4), 256), ((32, 8, 8), 64)),
+    4096: (((8, 8, 8, 8), 512), ((16, 16, 16), 128), ((32, 32, 4), 128)),
+    8192: (((32, 16, 16), 256), ((16, 16, 32), 256), ((16, 16, 8, 4), 1024)),
+    729: (((27, 27), 27), ((9, 9, 9), 41)),
+    2187: (((27, 27, 3), 81), ((27, 9, 9), 81), ((9, 9, 9, 3), 122)),
+    625: (((5, 5, 5, 5), 125), ((25, 25), 13)),
+    3125: (((25, 25, 5), 125), ((5, 5, 5, 5, 5), 625)),
+    2401: (((7, 7, 7, 7), 172),),
+    343: (((7, 7, 7), 25),),
+    1000: (((10, 10, 10), 50), ((8, 5, 5, 5), 125)),
+    1536: (((8, 8, 8, 3), 192), ((16, 12, 8), 96)),
+    6000: (((16, 25, 15), 240), ((10, 10, 10, 6), 300), ((25, 16, 15), 400)),
+}
+CUTS: dict[int, tuple[tuple[int, ...], ...]] = {
+    1 << 14: ((128, 128), (64, 256), (32, 512)),
+    1 << 16: ((256, 256),),
+    1 << 18: ((512, 512), (256, 1024)),
+    1 << 20: ((1024, 1024), (512, 2048)),
+    1 << 22: ((2048, 2048), (1024, 4096)),
+    1 << 24: ((4096, 4096),),
+    44100: ((210, 210),),
+}
+
+
+@contextmanager
+def changed(variant: Variant) -> Iterator[None]:
+    """Build programs as a variant says."""
+    caches = (fft_plan.stages, fft_plan.passes, fft_plan._pass_price, fft_plan.padded, fft_steps.arrangement)
+    kept = {name: getattr(fft_steps, name) for name in ("THREADS", "WIDEST", "TOGETHER")}
+    stages, passes = dict(fft_plan.MEASURED_STAGES), dict(fft_plan.MEASURED_PASSES)
+    fixed = dict(fft_steps.FIXED)
+    try:
+        for name in kept:
+            setattr(fft_steps, name, variant.get(name, kept[name]))
+        fft_plan.MEASURED_STAGES.update(variant.get("stages", {}))
+        fft_plan.MEASURED_PASSES.update(variant.get("passes", {}))
+        for cache in caches:
+            cache.cache_clear()
+        for n, name in variant.get("fixed", {}).items():
+            made = fft_plan.stages(n)
+            assert made is not None
+            fft_steps.FIXED[made] = name
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(fft_steps, name, value)
+        for now, before in (
+            (fft_plan.MEASURED_STAGES, stages), (fft_plan.MEASURED_PASSES, passes), (fft_steps.FIXED, fixed),
+        ):  # fmt: skip
+            now.clear()
+            now.update(before)
+        for cache in caches:
+            cache.cache_clear()
+
+
+def program(owner: Any, n: int, batch: int) -> Program:
+    """Return the program of a batch of forward transforms."""
+    b = Builder()
+    source, target = b.operand(0, 8 * n * batch), b.result(0, 8 * n * batch)
+    fft_steps.along(b, source, target, fft_steps.complex_axis(n, batch, 1, True, 1.0), owner.limits)
+    return b.program()
+
+
+def measured(owner: Any, data: VulkanArray, host: np.ndarray, n: int, rounds: int) -> dict[str, Any]:
+    """Check and time the program of one length as things are set now."""
+    batch = data.size // n
+    start = time.perf_counter()
+    made = program(owner, n, batch)
+    planned = time.perf_counter() - start
+    start = time.perf_counter()
+    (memory,) = owner.run_resident(made, [data.memory])
+    first = time.perf_counter() - start
+    result = VulkanArray(memory, (batch, n), "complex64", owner)
+    lines = sorted({0, batch // 2, batch - 1})
+    got = np.stack([result[line].numpy() for line in lines])
+    del result
+    exact = np.fft.fft(np.stack([host[np.arange(line * n, (line + 1) * n) % len(host)] for line in lines]))
+    error = float(np.linalg.norm(got - exact) / np.linalg.norm(exact))
+    seconds = owner.gpu_seconds(made, [data.memory], repeats=rounds + 3)[3:]
+    owner.forget(made)
+    return {
+        "gigabytes_per_second": 16e-9 * n * batch / statistics.median(seconds), "error": error,
+        "microseconds": 1e6 * statistics.median(seconds), "spread": max(seconds) / min(seconds),
+        "steps": [[s.shader, *s.groups[:2], *s.constants[:10], *s.constants[10:17]] for s in made.steps],
+        "planned": planned, "first_run": first,
+    }  # fmt: skip
+
+
+def rival(host: np.ndarray, points: int, rounds: int) -> Callable[[int], float] | None:
+    """Return a function that times cuFFT at a length in GB/s (0: a copy), or None without CUDA."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    if not torch.cuda.is_available():
+        return None
+    flat = torch.from_numpy(np.resize(host, points)).cuda()
+    room = torch.empty_like(flat)
+
+    def gigabytes_per_second(n: int) -> float:
+        batch = points // (n or 1)
+        x = flat[: batch * (n or 1)].view(batch, -1)
+        call = (lambda: torch.fft.fft(x)) if n else (lambda: room.copy_(flat))
+        times = []
+        for turn in range(rounds + 3):
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record()
+            made = call()
+            end.record()
+            torch.cuda.synchronize()
+            if turn >= 3:
+                times.append(begin.elapsed_time(end) * 1e-3)
+            del made
+        return 16e-9 * x.numel() / statistics.median(times)
+
+    return gigabytes_per_second
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--points", type=int, default=1 << 26)
+    parser.add_argument("--lengths", type=int, nargs="*", default=LENGTHS)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds; variants stop there")
+    parser.add_argument("--search", action=argparse.BooleanOptionalAction, default=True, help="time variants as well")
+    parser.add_argument("--quick", action="store_true", help="2^20 points, 3 rounds")
+    parser.add_argument("--device", default="vulkan:0")
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    if options.quick:
+        options.points, options.rounds = min(options.points, 1 << 20), 3
+        options.budget = min(options.budget, 30.0)
+    began = time.perf_counter()
+    owner = runtime(options.device)
+    rng = np.random.default_rng(0)
+    host = rng.standard_normal((min(options.points, (1 << 22) + 13), 2), np.float32).view(np.complex64)[:, 0]
+    data = upload(np.resize(host, options.points), options.device)
+    against = rival(host, options.points, options.rounds)
+    rows: list[dict[str, Any]] = []
+    copy = against(0) if against is not None else None
+    print(f"{owner.limits.name}: copy {copy or 0:.0f} GB/s; set up in {time.perf_counter() - began:.1f} s", flush=True)
+    lengths = [n for n in options.lengths if n <= options.points]
+    for n in lengths:
+        row: dict[str, Any] = {"n": n, "cufft": against(n) if against is not None else None}
+        row["default"] = measured(owner, data, host, n, options.rounds)
+        rows.append(row)
+        show(n, "default", row["default"], row["cufft"])
+    for row in rows if options.search else ():
+        row["variants"] = {}
+        for name, variant in variants(row["n"]):
+            if time.perf_counter() - began > options.budget:
+                print(f"{row['n']:9d} {name}: not measured, the time is spent")
+                continue
+            try:
+                with changed(variant):
+                    row["variants"][name] = measured(owner, data, host, row["n"], options.rounds)
+            except Exception as error:  # a variant that a device refuses is a finding, and the others go on
+                print(f"{row['n']:9d} {name}: {type(error).__name__}: {error}")
+                continue
+            show(row["n"], name, row["variants"][name], row["cufft"])
+    print(f"\n{'N':>9s} {'GB/s':>6s} {'cuFFT':>6s} {'ratio':>5s} {'of copy':>7s} {'error':>8s}  best variant")
+    for row in rows:
+        own, them = row["default"]["gigabytes_per_second"], row["cufft"]
+        best = max(row.get("variants", {}).items(), key=lambda v: v[1]["gigabytes_per_second"], default=None)
+        print(
+            f"{row['n']:9d} {own:6.0f} {them or 0:6.0f} {own / them if them else 0:5.2f} "
+            f"{own / copy if copy else 0:7.2f} {row['default']['error']:8.1e}  "
+            + (f"{best[0]} {best[1]['gigabytes_per_second']:.0f}" if best else "")
+        )
+    if options.output is not None:
+        record = {
+            "benchmark": "vulkan_fft", "command": f"python -m benchmarks.vulkan_fft {' '.join(sys.argv[1:])}",
+            "device": owner.limits.name, "driver": owner.limits.driver, "machine": machine(), "copy": copy,
+            "points": options.points, "rows": rows,
+        }  # fmt: skip
+        options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(f"took {time.perf_counter() - began:.0f} s")
+    return 0 if all(row["default"]["error"] <= 6e-7 for row in rows) else 1
+
+
+def show(n: int, name: str, figures: dict[str, Any], cufft: float | None) -> None:
+    print(
+        f"{n:9d} {name:32s} {figures['gigabytes_per_second']:7.0f} GB/s  cuFFT {cufft or 0:5.0f}  "
+        f"error {figures['error']:.1e}  plan {figures['planned'] * 1e3:5.0f} ms  first "
+        f"{figures['first_run'] * 1e3:5.0f} ms  x{figures['spread']:.2f}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
