@@ -193,6 +193,23 @@ class Runtime:
         self, program: Program, operands: Sequence[Memory], state: State | None = None, repeats: int = 1
     ) -> list[float]:
         """Return the device's own time for a program, by timestamps around its dispatches, a value a repeat."""
+        return [ticks[-1] - ticks[0] for ticks in self._timestamps(program, operands, state, repeats)]
+
+    def gpu_step_seconds(
+        self, program: Program, operands: Sequence[Memory], state: State | None = None, repeats: int = 1
+    ) -> list[list[float]]:
+        """Return the device's own time for each step of a program, a list a repeat; ordering belongs to no step."""
+        ends, operation = [], 0
+        for number, step in enumerate(program.steps):
+            operation += 2 if step.waits and number else 1
+            ends.append(operation)
+        found = self._timestamps(program, operands, state, repeats)
+        return [[ticks[end] - ticks[end - 1] for end in ends] for ticks in found]
+
+    def _timestamps(
+        self, program: Program, operands: Sequence[Memory], state: State | None, repeats: int
+    ) -> list[list[float]]:
+        """Run a program and return the seconds before its first operation and after each, a list a repeat."""
         with self._lock:
             results = self._take_all([b.nbytes for b in program.results])
             try:
@@ -200,15 +217,15 @@ class Runtime:
                 algorithms, _ = self._algorithms(program, memory, state)
                 sequence = self._manager.sequence(0, 4 * len(program.steps) + 4)
                 self._record(sequence, program.steps, algorithms)
-                seconds = []
+                found = []
                 for _ in range(repeats):
                     sequence.eval()
-                    ticks = sequence.get_timestamps()
-                    seconds.append((ticks[-1] - ticks[0]) * self.limits.timestamp_period * 1e-9)
+                    period = self.limits.timestamp_period * 1e-9
+                    found.append([tick * period for tick in sequence.get_timestamps()])
                 sequence.destroy()
                 for algorithm in algorithms:
                     algorithm.destroy()
-                return seconds
+                return found
             finally:
                 for place in results:
                     self._give(place)
