@@ -25,7 +25,7 @@ import torch
 
 import adaptive_compute as ac
 from adaptive_compute.backends.cuda import link
-from adaptive_compute.core.errors import AdaptiveWarning
+from adaptive_compute.core.errors import AdaptiveError, AdaptiveWarning
 from adaptive_compute.core.masks import Causal, Window
 from adaptive_compute.core.registry import registry
 from adaptive_compute.core.staging import Stager
@@ -460,9 +460,51 @@ def window(quick: bool) -> dict[str, Any]:
     return found
 
 
+def nufft(quick: bool) -> dict[str, Any]:
+    """Repeated transforms of known points: every method of cuFINUFFT through its own Python package and through ours."""
+    import cufinufft
+
+    found = {}
+    count = 10_000_000
+    for kind, dim, modes, eps in (
+        (1, 1, (10_000_000,), 1e-6), (1, 2, (1024, 1024), 1e-4), (1, 2, (1024, 1024), 1e-6), (2, 2, (1024, 1024), 1e-6),
+        (1, 3, (200, 200, 200), 1e-4), (1, 3, (200, 200, 200), 1e-6), (2, 3, (200, 200, 200), 1e-6),
+    ):  # fmt: skip
+        points = [(torch.rand(count, device=DEVICE) * 2 - 1) * math.pi for _ in range(dim)]
+        data = torch.randn(count if kind == 1 else modes, dtype=torch.complex64, device=DEVICE)
+        function = getattr(ac.nufft, f"nufft{dim}d{kind}")
+        arguments = (*points, data, modes) if kind == 1 else (*points, data)
+        calls: dict[str, Callable[[], Any]] = {}
+        for method in (0, 1, 2, 3):
+            if method == 3 and kind == 2:
+                continue
+            try:
+                plan = cufinufft.Plan(kind, modes, 1, eps, 1 if kind == 1 else -1, "complex64", gpu_method=method)
+                plan.setpts(*points)
+                plan.execute(data)
+            except RuntimeError as error:
+                say(f"nufft {dim}d{kind} method {method}: {error}")
+                continue
+            calls[f"library {method}"] = lambda p=plan: p.execute(data)
+        for kernel in registry.kernels("nufft"):
+            if kernel.device == DEVICE:
+                try:
+                    forced(kernel.name, function)(*arguments, eps=eps)
+                except (AdaptiveError, RuntimeError) as error:
+                    say(f"nufft {dim}d{kind} {kernel.name}: {str(error)[:150]}")
+                    continue
+                calls[kernel.name] = lambda k=kernel.name: forced(k, function)(*arguments, eps=eps)
+        samples = on_device(calls, 3, least=5e-3)
+        found[f"{dim}d{kind} {modes} {eps:g}"] = figures_of(samples)
+        rates = ", ".join(f"{k} {count / middle(t) / 1e6:.0f}" for k, t in samples.items())
+        say(f"nufft {dim}d{kind} {modes} eps {eps:g}: Mpts/s {rates}")
+        del calls, plan
+    return found
+
+
 PARTS = {
     "transfers": transfers, "host_fft": host_fft, "fft": fft, "evaluate": evaluate, "reduce": reduce, "gather": gather,
-    "attention": attention, "window": window,
+    "attention": attention, "window": window, "nufft": nufft,
 }  # fmt: skip
 
 

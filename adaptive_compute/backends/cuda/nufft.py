@@ -1,12 +1,318 @@
-"""NUFFT on NVIDIA GPUs by cuFINUFFT."""
+"""NUFFT on NVIDIA GPUs by cuFINUFFT, each of its spreading methods a candidate of its own.
+
+A plan keeps a few *settings*: a cuFINUFFT plan on one stream with the points that it was made ready for. A call takes
+a free setting whose points are its own: the same tensors, not written to since, which costs nothing to see; or equal
+ones, which the device compares. Otherwise the points are checked there, brought into one period and set.
+"""
 
 from __future__ import annotations
 
+import threading
+import warnings
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from ..base import Kernel
+import numpy as np
+
+from ...core.errors import DeviceOutOfMemory, NufftError, NufftWarning
+from ...core.operation import Request
+from ...core.operations.nufft_rule import (
+    FLOOR,
+    LARGEST_PHASE,
+    ROUNDING,
+    NufftParams,
+    coordinate_names,
+    grid_bytes,
+    outputs_of,
+    points_of,
+)  # fmt: skip
+from ...core.precision import REAL_OF
+from ...core.transfer import counters
+from ..base import Kernel, Plan
+from . import driver, memory
+from .array import stream_pointer
+from .device import dtype_of, index_of, needs
+
+MOST_SETTINGS = 4
+SETTINGS_BYTES = 4 << 30  # what the settings of one plan may hold together, if more than one
+MOST_BATCH = 8  # transforms that share one pass over the fine grid
+# cuFINUFFT's ways to spread: its own choice; a thread for each point; the points of a tile gathered in shared memory;
+# a block of threads for each tile of the grid, which reads the points that reach it.
+METHODS = {"cufinufft": 0, "cufinufft-points": 1, "cufinufft-tiles": 2, "cufinufft-output": 3}
+_ACCEPTED = ("upsampfac",)
+# Type 3 in single precision rounds points and targets to a grid, and loses more than the tolerance for wide extents.
+_TYPE_3_ROUNDING = 1.4e-7
 
 
 def kernels(device: str) -> Sequence[Kernel]:
     """Return this room's kernels for a device."""
-    return []
+    return [Cufinufft(device, name) for name in METHODS]
+
+
+class Cufinufft(Kernel):
+    """cuFINUFFT with one of its spreading methods."""
+
+    operation = "nufft"
+    native = "torch"
+
+    def __init__(self, device: str, name: str) -> None:
+        self.device, self.name, self.method = device, name, METHODS[name]
+
+    def supports(self, request: Request) -> bool | str:
+        p: NufftParams = request.params
+        others = [name for name, _ in p.options if name not in _ACCEPTED]
+        if others:
+            return f"FINUFFT's options were given, which are the CPU's: {', '.join(others)}"
+        if request.first.dtype not in ("complex64", "complex128"):
+            return f"it computes no {request.first.dtype}"
+        if self.method == 3 and p.type == 2:
+            return "this method spreads, and a transform of type 2 only interpolates"
+        room = driver.found().gpus[index_of(self.device)].memory if driver.found().gpus else 0
+        needed = grid_bytes(p, request.first.dtype)
+        if room and needed > room:
+            return f"its grid would take {needed / 2**30:.3g} GiB, and the GPU has {room / 2**30:.1f} GiB"
+        return needs("cufinufft")
+
+    def plan(self, request: Request) -> Plan:
+        if points_of(request) == 0 or outputs_of(request) == 0:
+            return EmptyPlan(request)
+        return PointsPlan(request, self.method, index_of(self.device))
+
+
+class EmptyPlan(Plan):
+    """The plan of a transform over no points, or to no targets: zeros, or nothing."""
+
+    def __init__(self, request: Request) -> None:
+        (result,) = request.operation.result(request)
+        self._shape, self._dtype, self._params = result.shape, dtype_of(result.dtype), request.params
+
+    def run(self, data: Any, *points: Any) -> Any:
+        import torch
+
+        check_ranges(points, coordinate_names(self._params))
+        return torch.zeros(self._shape, dtype=self._dtype, device=data.device)
+
+
+class _Known(NamedTuple):
+    """Points that a setting is ready for, and how often each had been written to then."""
+
+    tensors: tuple[Any, ...]
+    versions: tuple[int, ...]
+    copies: tuple[Any, ...]
+
+
+class _Setting:
+    """A cuFINUFFT plan on one stream, its points, and what of them it reads in place."""
+
+    __slots__ = ("engine", "kept", "known", "stream")
+
+    def __init__(self, engine: Any, stream: int) -> None:
+        self.engine, self.stream = engine, stream
+        self.known: _Known | None = None
+        self.kept: list[Any] = []
+
+
+class PointsPlan(memory.GuardedPlan):
+    """A transform whose settings remember their points."""
+
+    def __init__(self, request: Request, method: int, index: int) -> None:
+        super().__init__(self._transform)
+        p: NufftParams = request.params
+        self.params, self.index, self.names = p, index, coordinate_names(p)
+        given = request.first.dtype
+        self.double = given == "complex64" and _needs_double(p, REAL_OF[given])
+        dtype = "complex128" if self.double else given
+        self.given, self.dtype, self.real = dtype_of(given), dtype_of(dtype), dtype_of(REAL_OF[dtype])
+        (result,) = request.operation.result(request)
+        self.shape = result.shape
+        batch = min(p.n_trans, MOST_BATCH)
+        self.options: dict[str, Any] = {
+            "gpu_method": method, "gpu_device_id": index, "modeord": p.modeord, "gpu_maxbatchsize": batch,
+            **dict(p.options),
+        }  # fmt: skip
+        self.eps = max(p.eps, 1.01 * float(np.finfo(given).eps))
+        self.name = dtype
+        each = int(1.6**p.dim * grid_bytes(p, dtype) * batch) + 16 * points_of(request) * p.dim
+        self.most = max(1, min(MOST_SETTINGS, SETTINGS_BYTES // max(each, 1)))
+        self.nbytes = each * self.most
+        self._free: list[_Setting] = []
+        self._count = 0
+        self._change = threading.Condition()
+
+    def _transform(self, data: Any, *points: Any) -> Any:
+        import torch
+
+        if data.is_conj() or data.dtype is not self.dtype or not data.is_contiguous():
+            counters.count_copy("strengths or modes that cuFINUFFT cannot read in place")
+            data = data.resolve_conj().to(self.dtype).contiguous()
+        stream = stream_pointer(self.index)
+        setting, ready = self._take(points, stream)
+        try:
+            if not ready:
+                self._set(setting, points)
+            out = torch.empty(self.shape, dtype=self.dtype, device=data.device)
+            with torch.cuda.device(self.index):
+                setting.engine.execute(data, out)
+        finally:
+            self._give(setting)
+        return out.to(self.given) if self.double else out
+
+    def _set(self, setting: _Setting, points: tuple[Any, ...]) -> None:
+        import torch
+
+        p = self.params
+        setting.known = None  # an engine that fails half-way has no points
+        ranges = check_ranges(points, self.names)
+        copies = tuple(x.detach().clone(memory_format=torch.contiguous_format) for x in points)
+        ready = [x.to(self.real) for x in copies]
+        if p.type != 3:
+            ready = [folded(x, *r, name, n, p.eps) for x, r, name, n in zip(ready, ranges, self.names, p.n_modes)]
+        gap = [None] * (3 - p.dim)
+        with torch.cuda.device(self.index):
+            try:
+                setting.engine.setpts(*ready[: p.dim], *gap, *ready[p.dim :])
+            except RuntimeError as error:
+                raise _refusal(error) from error
+        setting.kept = ready
+        setting.known = _Known(points, _versions(points), copies)
+
+    def _take(self, points: tuple[Any, ...], stream: int) -> tuple[_Setting, bool]:
+        """Return a free setting of this stream, and whether it has these points.
+
+        That is one that has them, a new one, or the one used longest ago.
+        """
+        with self._change:
+            while True:
+                mine = [setting for setting in self._free if setting.stream == stream]
+                for same in (_surely_same, _same):
+                    for setting in reversed(mine):
+                        if same(setting.known, points):
+                            self._free.remove(setting)
+                            return setting, True
+                if self._count < self.most and not any(setting.known is None for setting in mine):
+                    self._count += 1
+                    break
+                if mine:
+                    self._free.remove(mine[0])
+                    return mine[0], False
+                if self._free:
+                    self._free.pop(0)  # of another stream: its place is needed here
+                    self._count -= 1
+                    continue
+                self._change.wait()
+        try:
+            return _Setting(self._make(stream), stream), False
+        except BaseException:
+            with self._change:
+                self._count -= 1
+                self._change.notify()
+            raise
+
+    def _make(self, stream: int) -> Any:
+        import cufinufft
+        import torch
+
+        p = self.params
+        sizes: Any = p.dim if p.type == 3 else p.n_modes
+        with torch.cuda.device(self.index), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return cufinufft.Plan(
+                    p.type, sizes, p.n_trans, self.eps, p.isign, self.name, gpu_stream=stream, **self.options
+                )
+            except RuntimeError as error:
+                raise _refusal(error) from error
+
+    def _give(self, setting: _Setting) -> None:
+        with self._change:
+            self._free.append(setting)
+            self._change.notify()
+
+    def close(self) -> None:
+        with self._change:
+            self._count -= len(self._free)
+            self._free.clear()
+            self._change.notify_all()
+
+
+def _refusal(error: RuntimeError) -> DeviceOutOfMemory:
+    """Return cuFINUFFT's refusal as the lack of memory that it stands for.
+
+    Its error codes do not reach Python. What it refuses with arguments that were checked is a fine grid or tiles that
+    do not fit, and then another method is to run.
+    """
+    return DeviceOutOfMemory(f"cuFINUFFT has no room on the GPU, or its tiles none in shared memory: {error}")
+
+
+def _needs_double(p: NufftParams, real: str) -> bool:
+    if p.type != 3 or real != "float32":
+        return False
+    n = max(p.n_modes)
+    return _TYPE_3_ROUNDING * n > max(4 * p.eps + ROUNDING[real] * n, FLOOR[real])
+
+
+def _versions(points: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(-1 if x.is_inference() else x._version for x in points)
+
+
+def _surely_same(known: _Known | None, points: tuple[Any, ...]) -> bool:
+    """Tell, from the host alone, whether these are the very tensors that were set, not written to since."""
+    if known is None or any(a is not b for a, b in zip(known.tensors, points)):
+        return False
+    versions = _versions(points)
+    return -1 not in versions and versions == known.versions
+
+
+def _same(known: _Known | None, points: tuple[Any, ...]) -> bool:
+    """Tell whether points equal those that were set; other tensors are compared on the device."""
+    if known is None:
+        return False
+    if _surely_same(known, points):
+        return True
+    import torch
+
+    return all(torch.equal(a, b) for a, b in zip(known.copies, points))
+
+
+def check_ranges(points: Sequence[Any], names: str) -> list[tuple[float, float]]:
+    """Return each coordinate's smallest and largest value, in one wait for the device; refuse what is not finite."""
+    import torch
+
+    if not points or not points[0].numel():
+        return [(0.0, 0.0) for _ in points]
+    pairs = [torch.stack(torch.aminmax(x.detach())).to(torch.float64) for x in points if x.numel()]
+    ranges = [(float(low), float(high)) for low, high in torch.stack(pairs).tolist()]
+    for x, name, (low, high) in zip(points, names, ranges):
+        if not (np.isfinite(low) and np.isfinite(high)):
+            where = int(torch.isfinite(x).to(torch.int8).argmin())
+            raise NufftError(f"{name}[{where}] is {x[where].item()}; nonuniform points must be finite numbers")
+    return ranges
+
+
+# 2 pi as a sum, so that what is taken from a point is exact: multiples of the first part need no rounding.
+_TURN = float(np.float32(2 * np.pi))
+_EXACT = 2.0**29 * _TURN
+_TURN_REST = float(8 * np.arctan(np.longdouble(1)) - np.longdouble(_TURN))
+
+
+def folded(x: Any, low: float, high: float, name: str, n: int, eps: float) -> Any:
+    """Return points within one period, in their own dtype; cuFINUFFT would fold in the points' precision.
+
+    Farther out than folding is exact, the highest of the ``n`` frequencies turns a point's rounding into an error.
+    """
+    import torch
+
+    reach = max(-low, high)
+    if reach <= np.pi:
+        return x
+    if reach > _EXACT:
+        error = n / 2 * reach / LARGEST_PHASE
+        said = f"{name} reaches {reach:.3g}, too far from [-pi, pi]: its rounding gives {n} modes an error of about"
+        if error >= 1:
+            raise NufftError(f"{said} {error:.1g}, which is no correct digit")
+        if error > eps:
+            warnings.warn(f"{said} {error:.1g}, more than eps={eps:.1g}", NufftWarning, stacklevel=2)
+    wide = x.to(torch.float64)
+    turns = torch.round(wide * (0.5 / np.pi))
+    wide = wide - turns * _TURN - turns * _TURN_REST
+    return wide.to(x.dtype)
