@@ -56,7 +56,7 @@ def variants(n: int) -> Iterator[tuple[str, Variant]]:
 
 
 FIXED = {
-    n: ((f"fft_{n}", (radices, threads)), (f"fft_{n}_unrolled", (radices, threads)))
+    n: ((f"fft_n{n}", (radices, threads)), (f"fft_n{n}_unrolled", (radices, threads)))
     for n, radices, threads in (
         (64, (16, 4), 4), (256, (16, 16), 16), (1024, (16, 16, 4), 64), (4096, (16, 16, 16), 256),
     )

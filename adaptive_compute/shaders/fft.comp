@@ -8,17 +8,24 @@
 // the transposition are part of the pass, as are cutting, padding, float16 operands, real transforms of even length
 // (half as many complex points) and Bluestein's chirp.
 //
-// variant: fft -O0
-// variant: fft_convolve -O0 -DCONVOLVE
-// variant: fft_64 -O0 -DFIXED_N=64 -DFIXED_L=4 -DFIXED_0=16 -DFIXED_1=4 -DFIXED_2=1 -DFIXED_3=1
-// variant: fft_64_unrolled -DFIXED_N=64 -DFIXED_L=4 -DFIXED_0=16 -DFIXED_1=4 -DFIXED_2=1 -DFIXED_3=1
-// variant: fft_256 -O0 -DFIXED_N=256 -DFIXED_L=16 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=1 -DFIXED_3=1
-// variant: fft_256_unrolled -DFIXED_N=256 -DFIXED_L=16 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=1 -DFIXED_3=1
-// variant: fft_1024 -O0 -DFIXED_N=1024 -DFIXED_L=64 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=4 -DFIXED_3=1
-// variant: fft_1024_unrolled -DFIXED_N=1024 -DFIXED_L=64 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=4 -DFIXED_3=1
-// variant: fft_4096 -O0 -DFIXED_N=4096 -DFIXED_L=256 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=16 -DFIXED_3=1
-// variant: fft_4096_unrolled -DFIXED_N=4096 -DFIXED_L=256 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=16 -DFIXED_3=1
-// The second transforms, multiplies by binding 5, and transforms back: the middle of Bluestein's algorithm.
+// variant: fft_1 -O0 -DSTAGES=1
+// variant: fft_2 -O0 -DSTAGES=2
+// variant: fft_3 -O0 -DSTAGES=3
+// variant: fft_5 -O0 -DSTAGES=5
+// variant: fft_convolve_1 -O0 -DSTAGES=1 -DCONVOLVE
+// variant: fft_convolve_2 -O0 -DSTAGES=2 -DCONVOLVE
+// variant: fft_convolve_3 -O0 -DSTAGES=3 -DCONVOLVE
+// variant: fft_convolve_5 -O0 -DSTAGES=5 -DCONVOLVE
+// variant: fft_n64 -O0 -DSTAGES=2 -DFIXED_N=64 -DFIXED_L=4 -DFIXED_0=16 -DFIXED_1=4 -DFIXED_2=1 -DFIXED_3=1
+// variant: fft_n64_unrolled -DSTAGES=2 -DFIXED_N=64 -DFIXED_L=4 -DFIXED_0=16 -DFIXED_1=4 -DFIXED_2=1 -DFIXED_3=1
+// variant: fft_n256 -O0 -DSTAGES=2 -DFIXED_N=256 -DFIXED_L=16 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=1 -DFIXED_3=1
+// variant: fft_n256_unrolled -DSTAGES=2 -DFIXED_N=256 -DFIXED_L=16 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=1 -DFIXED_3=1
+// variant: fft_n1024 -O0 -DSTAGES=3 -DFIXED_N=1024 -DFIXED_L=64 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=4 -DFIXED_3=1
+// variant: fft_n1024_unrolled -DSTAGES=3 -DFIXED_N=1024 -DFIXED_L=64 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=4 -DFIXED_3=1
+// variant: fft_n4096 -O0 -DSTAGES=3 -DFIXED_N=4096 -DFIXED_L=256 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=16 -DFIXED_3=1
+// variant: fft_n4096_unrolled -DSTAGES=3 -DFIXED_N=4096 -DFIXED_L=256 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=16 -DFIXED_3=1
+// STAGES: as many as there are (5: four or five). FIXED: length, threads and radices fixed when it is compiled. The
+// second sort transforms, multiplies by binding 5, and transforms back: the middle of Bluestein's algorithm.
 //
 // Bindings: 0 source, 1 target, 2 roots of the stages, 3 roots between passes (E rows of A then L rows of B, each
 // TW_MOD long: exp(-2 pi i k q / n) = A[i][q] * B[t][q], k = t + place of register i), 4 factors by index (chirp),
@@ -259,12 +266,26 @@ void give(uint i, uint at, uint part) {
     [[unroll]] for (uint i = 0; i < NEXT_COUNT * NEXT_RADIX; i++) v[i] = next[i]; \
 }
 
+#if STAGES > 1
+#define STAGE_1(B, A) EXCHANGE(R0, C0, 1, R1, C1, B, A) STAGE(FIXED_1, P1, 0);
+#else
+#define STAGE_1(B, A)
+#endif
+#if STAGES > 2
+#define STAGE_2(A) EXCHANGE(R1, C1, P1, R2, C2, A, A) STAGE(FIXED_2, P2, P2 - P1);
+#else
+#define STAGE_2(A)
+#endif
+#if STAGES > 3
+#define STAGE_3(A) if (R3 > 1) { EXCHANGE(R2, C2, P2, R3, C3, A, A) STAGE(FIXED_3, P3, P3 - P1); }
+#define STAGE_4(A) if (R4 > 1) { EXCHANGE(R3, C3, P3, R4, C4, A, A) STAGE(FIXED_4, P4, P4 - P1); }
+#else
+#define STAGE_3(A)
+#define STAGE_4(A)
+#endif
 #define TRANSFORM(BEFORE, AFTER) { \
     STAGE(FIXED_0, 1, 0); \
-    if (R1 > 1) { EXCHANGE(R0, C0, 1, R1, C1, BEFORE, AFTER) STAGE(FIXED_1, P1, 0); } \
-    if (R2 > 1) { EXCHANGE(R1, C1, P1, R2, C2, AFTER, AFTER) STAGE(FIXED_2, P2, P2 - P1); } \
-    if (R3 > 1) { EXCHANGE(R2, C2, P2, R3, C3, AFTER, AFTER) STAGE(FIXED_3, P3, P3 - P1); } \
-    if (R4 > 1) { EXCHANGE(R3, C3, P3, R4, C4, AFTER, AFTER) STAGE(FIXED_4, P4, P4 - P1); } \
+    STAGE_1(BEFORE, AFTER) STAGE_2(AFTER) STAGE_3(AFTER) STAGE_4(AFTER) \
 }
 
 void put(uint base, uint index, vec2 x) {

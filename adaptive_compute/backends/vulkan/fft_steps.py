@@ -75,7 +75,10 @@ class Pass:
             float(self.scale), self.lengths[2], self.source[3], self.target[3],
         ]  # fmt: skip
         groups = spread_groups(-(-self.lines // group.lines))
-        shader = FIXED.get(s, self.shader) if self.shader == "fft" else self.shader
+        count = len(s.radices)
+        shader = f"{self.shader}_{count if count < 4 else 5}"
+        if self.shader == "fft":
+            shader = FIXED.get(s, shader)
         b.dispatch(shader, buffers, writes=[target], groups=groups, constants=constants)
 
 
