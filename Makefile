@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: venv profile test tiny shaders lint types layers check bench clean
+BUILD_KP := adaptive_compute/backends/vulkan/build-kp.sh
+
+.PHONY: venv vulkan profile test tiny shaders lint types layers check bench clean
 
 venv: $(STAMP)
 
@@ -16,7 +18,12 @@ $(STAMP): pyproject.toml constraints.txt
 profile: venv
 	$(BIN)/adaptive profile
 
+# A Vulkan driver and Kompute's package; does nothing where both are there.
+vulkan: venv
+	bash $(BUILD_KP) $(BIN)/python
+
 test: venv
+	bash $(BUILD_KP) --if-possible $(BIN)/python
 	$(BIN)/python -m pytest
 
 tiny: venv

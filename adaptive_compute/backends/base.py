@@ -102,6 +102,10 @@ class Backend:
         """Return the command that would make the backend available, if there is one."""
         return None
 
+    def steps(self) -> Sequence[str]:
+        """Return what the command of ``remedy`` would run here, where that is worth showing: one command a line."""
+        return ()
+
     def devices(self) -> Sequence[str]:
         """Return the names of the devices, for example ``["cuda:0", "cuda:1"]``."""
         raise NotImplementedError

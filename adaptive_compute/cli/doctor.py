@@ -50,7 +50,7 @@ def examine() -> dict[str, Any]:
 def _backend(backend: Backend, registry: Registry) -> dict[str, Any]:
     available = backend.available()
     if available is not True:
-        why = {"available": False, "reason": str(available), "remedy": backend.remedy()}
+        why = {"available": False, "reason": str(available), "remedy": backend.remedy(), "steps": list(backend.steps())}
         return {"name": backend.name, **why, "devices": {}}
     devices = {}
     for device in backend.devices():
@@ -63,7 +63,7 @@ def _backend(backend: Backend, registry: Registry) -> dict[str, Any]:
             "memory": backend.memory(device),
             "kernels": {operation: names for operation, names in kernels.items() if names},
         }
-    return {"name": backend.name, "available": True, "reason": None, "remedy": None, "devices": devices}
+    return {"name": backend.name, "available": True, "reason": None, "remedy": None, "steps": [], "devices": devices}
 
 
 def _missing(registry: Registry) -> list[dict[str, str]]:
@@ -149,6 +149,10 @@ def _print_backend(backend: dict[str, Any]) -> None:
         print(f"\nbackend {backend['name']}: not available: {backend['reason']}")
         if backend["remedy"]:
             print(f"  to mend it: {backend['remedy']}")
+        if backend["steps"]:
+            print("  which runs:")
+        for step in backend["steps"]:
+            print(f"    {step}")
         return
     print(f"\nbackend {backend['name']}: available")
     for device, entry in backend["devices"].items():

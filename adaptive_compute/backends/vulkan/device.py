@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +22,7 @@ from .runtime import installed
 
 # Rooms of this backend that offer kernels; each has a function ``kernels(device)``.
 ROOMS = ("elementwise", "reduce", "gather", "fft", "nufft", "attention")
-# What builds Kompute's package from packages alone: its own build would clone three repositories.
-INSTALL = "make vulkan"
+SCRIPT = Path(__file__).with_name("build-kp.sh")
 
 
 class VulkanBackend(Backend):
@@ -32,7 +34,20 @@ class VulkanBackend(Backend):
         return _installed()
 
     def remedy(self) -> str | None:
-        return f"{INSTALL} (installs a Vulkan driver and its headers, and builds kp; docs/backends/vulkan.md)"
+        return f"bash {SCRIPT} {sys.executable}"
+
+    def steps(self) -> Sequence[str]:
+        try:
+            shown = subprocess.run(
+                ["bash", str(SCRIPT), "--print", sys.executable],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return ()  # no bash here; docs/backends/vulkan.md says what it would do
+        return tuple(shown.stdout.splitlines())
 
     def devices(self) -> Sequence[str]:
         return [f"vulkan:{index}" for index in range(len(devices()))]
@@ -50,9 +65,11 @@ class VulkanBackend(Backend):
     def facts(self, device: str) -> dict[str, str]:
         limits = devices()[int(device.partition(":")[2])]
         return {
-            **self.validators(device), "kind": f"{limits.kind} device", "vulkan": limits.api,
+            **self.validators(device), "vulkan": limits.api,
+            "kind": "a software driver: it computes on the processor" if limits.software else f"{limits.kind} GPU",
             "largest buffer": f"{limits.buffer / 2**20:.0f} MiB",
             "shared memory": f"{limits.shared_memory // 1024} KiB",
+            "largest workgroup": f"{limits.invocations} invocations, {'x'.join(map(str, limits.group_size))}",
             "subgroup": str(limits.subgroup), "float64": "yes" if limits.float64 else "no",
         }  # fmt: skip
 

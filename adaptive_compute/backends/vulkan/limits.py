@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import os
 import struct
 from dataclasses import dataclass
 from functools import cache
 
 LARGEST = (1 << 32) - 4096  # Kompute counts bytes in 32 bits
 
-_VK_SUCCESS = 0
+_VK_SUCCESS, _VK_INCOMPATIBLE_DRIVER = 0, -9
+_DRIVER_VARIABLES = ("VK_DRIVER_FILES", "VK_ICD_FILENAMES")
 _KINDS = {0: "other", 1: "integrated", 2: "discrete", 3: "virtual", 4: "software"}
 # Structure types of the requests below (Vulkan 1.1 core, and driver properties of 1.2).
 _INSTANCE, _APPLICATION = 1, 0
@@ -90,8 +92,13 @@ def devices() -> tuple[Limits, ...]:
 
 
 def _check(code: int, what: str) -> None:
+    code = ctypes.c_int32(code).value
+    if code == _VK_INCOMPATIBLE_DRIVER:
+        named = [f"{name}={os.environ[name]}" for name in _DRIVER_VARIABLES if os.environ.get(name)]
+        where = f", and {named[0]} is the only place where the loader looks" if named else ""
+        raise OSError(f"no Vulkan driver is installed{where}")
     if code != _VK_SUCCESS:
-        raise OSError(f"Vulkan answered {ctypes.c_int32(code).value} to {what}; is a driver installed?")
+        raise OSError(f"Vulkan answered {code} to {what}")
 
 
 class _Application(ctypes.Structure):
