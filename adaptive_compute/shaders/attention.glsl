@@ -19,7 +19,7 @@ layout(constant_id = 4) const uint HEADS = 1;
 layout(constant_id = 5) const uint KEY_HEADS = 1;
 layout(constant_id = 6) const uint TILES = 1;      // tiles of queries (of keys where a workgroup owns keys)
 layout(constant_id = 7) const uint COUNT = 1;      // workgroups
-layout(constant_id = 8) const uint TYPE = 0;       // storage: 0 float32, 1 float16, 2 bfloat16
+layout(constant_id = 8) const uint TYPE = 0;       // storage, as in halves.glsl
 layout(constant_id = 9) const uint COMPILED = 0;   // the table of a compiled mask is there: its number of visits, plus 1
 layout(constant_id = 10) const uint MASKED = 0;    // a boolean operand is there
 layout(constant_id = 11) const uint BIASED = 0;    // a bias is there
@@ -30,10 +30,7 @@ layout(constant_id = 15) const uint BIAS_QUERY = 0;
 layout(constant_id = 16) const uint BIAS_KEY = 0;
 layout(constant_id = 17) const uint OPTION = 0;    // the shader's own
 
-vec2 widened(uint word) {
-    if (TYPE == 1u) return unpackHalf2x16(word);
-    return vec2(uintBitsToFloat(word << 16), uintBitsToFloat(word & 0xffff0000u));
-}
+#include "halves.glsl"
 
 // NAME(row, at, width): elements at .. at + 3 of a row of `width`; zero beyond its end.
 #define READER(NAME, BINDING) \
@@ -59,24 +56,6 @@ vec2 widened(uint word) {
         if (at + 3u < width) found.w = NAME##_at(e + 3u); \
         return found; \
     }
-
-// Nearest, ties to even; a NaN stays one.
-uint narrowed(float value) {
-    uint bits = floatBitsToUint(value);
-    if (TYPE == 1u) {
-        uint sign = bits >> 16 & 0x8000u, size = bits & 0x7fffffffu;
-        if (size > 0x7f800000u) return sign | 0x7e00u;
-        if (size >= 0x477ff000u) return sign | 0x7c00u;
-        if (size < 0x38800000u) {
-            // Below float16's normal range the rounding to multiples of 2^-24 is that of an addition.
-            precise float shifted = uintBitsToFloat(size) + 0.5;
-            return sign | (floatBitsToUint(shifted) - 0x3f000000u);
-        }
-        return sign | (size + 0xfffu + (size >> 13 & 1u) - 0x38000000u) >> 13;
-    }
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return bits >> 16 | 0x40u;
-    return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
-}
 
 // NAME(row, at, width, values): writes elements at .. at + 3 of a row. Half precision needs a width that 4 divides.
 #define WRITER(NAME, BINDING) \

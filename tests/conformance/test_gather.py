@@ -33,6 +33,12 @@ def run(name, device, function, *args, **kwargs):
     return None
 
 
+def accepted(kernel, dtype):
+    """Return a dtype, or the half as wide one where the kernel refuses it."""
+    taken = run(kernel.name, kernel.device, scatter_add, np.ones(2, dtype), [0, 1]) is not None
+    return dtype if taken else {"float64": "float32", "complex128": "complex64"}[dtype]
+
+
 def summed(values, index, size, axis):
     """Return the sums by a loop over the entries, in the widest dtype there is."""
     values = np.moveaxis(values, axis, 0)
@@ -198,10 +204,10 @@ def test_the_same_bits_in_every_run(kernel, shape, dtype):
 
 
 def test_non_finite_values_spoil_their_own_slot_only(kernel):
-    x = np.array([1.0, np.inf, 2.0, np.nan, 3.0, -np.inf, np.inf])
+    x = np.array([1.0, np.inf, 2.0, np.nan, 3.0, -np.inf, np.inf], accepted(kernel, "float64"))
     result = run(kernel.name, kernel.device, scatter_add, x, [0, 1, 0, 2, 3, 4, 4])
     assert np.array_equal(result, [3.0, np.inf, np.nan, 3.0, np.nan], equal_nan=True)
-    pairs = run(kernel.name, kernel.device, scatter_add, np.array([np.inf + 1j, 2 + 2j]), [0, 1])
+    pairs = run(kernel.name, kernel.device, scatter_add, np.array([np.inf + 1j, 2 + 2j], f"c{2 * x.itemsize}"), [0, 1])
     assert pairs.tolist() == [complex(np.inf, 1), 2 + 2j]
 
 
@@ -221,7 +227,7 @@ def test_tensors_give_tensors(kernel):
         assert torch.equal(result, torch.zeros(3, 5).index_add(1, torch.tensor([1, 1, 0, 3]), x))
     half = torch.ones(100, dtype=torch.bfloat16)
     result = run(kernel.name, kernel.device, segment_sum, half, torch.zeros(100, dtype=torch.int32))
-    assert (result is None) == (kernel.name != "torch")
+    assert (result is None) == (kernel.name in ("numpy", "scipy"))  # NumPy has no bfloat16
     assert result is None or (result.dtype == torch.bfloat16 and result.item() == 100)
 
 
@@ -229,13 +235,22 @@ def test_tensors_give_tensors(kernel):
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 def test_each_is_the_gradient_of_the_other(kernel, dtype, axis):
     torch = pytest.importorskip("torch")
-    x = torch.randn(6, 6, dtype=getattr(torch, dtype), requires_grad=True)
+    exact = accepted(kernel, dtype) == dtype
+    dtype = getattr(torch, accepted(kernel, dtype))
+    x = torch.randn(6, 6, dtype=dtype, requires_grad=True)
     index = np.array([4, 0, 4, 1, 4, 0])
     with ac.using(device=kernel.device):
         for function in (lambda v: scatter_add(v, index, 5, axis), lambda v: gather(v, index, axis)):
-            assert torch.autograd.gradcheck(function, (x,))
-            assert torch.autograd.gradgradcheck(function, (x,))
-    flat = torch.randn(6, dtype=getattr(torch, dtype), requires_grad=True)
+            if exact:
+                assert torch.autograd.gradcheck(function, (x,))
+                assert torch.autograd.gradgradcheck(function, (x,))
+            else:  # too few digits for differences, but the functions are linear: <f(x), y> = <x, f'(y)>
+                y = torch.randn_like(function(x), requires_grad=True)
+                (found,) = torch.autograd.grad(function(x), x, y, create_graph=True)
+                assert torch.allclose((function(x) * y.conj()).sum(), (x * found.conj()).sum(), rtol=1e-5, atol=1e-5)
+                (again,) = torch.autograd.grad(found, y, x.detach())
+                assert torch.allclose(again, function(x.detach()), rtol=1e-5)
+    flat = torch.randn(6, dtype=dtype, requires_grad=True)
     with ac.using(kernel=kernel.name if kernel.name in GATHER_KERNELS else None):
         (found,) = torch.autograd.grad(gather(flat, index), flat, torch.ones(6, dtype=flat.dtype))
     assert found.tolist() == [2, 1, 0, 0, 3, 0]
