@@ -1,4 +1,4 @@
-// Written by nufft_kernel.py: the NUFFT's kernel for each WIDTH, and what its Fourier transform is divided by.
+// Written by nufft_kernel.py: the NUFFT's kernel for each WIDTH, and what divides by its Fourier transform.
 // weights(): the kernel at WIDTH cells; s goes from -1 to 1 while the point goes through a cell, leftwards.
 // corrected(): one over the kernel's transform, t = (4 x frequency in cycles a cell)^2 from 0 to 1.
 #if WIDTH == 2

@@ -96,7 +96,7 @@ def _horner(coefficients: np.ndarray, name: str) -> str:
 
 def source() -> Iterator[str]:
     """Yield the lines of the file."""
-    yield "// Written by nufft_kernel.py: the NUFFT's kernel for each WIDTH, and what its Fourier transform is divided by."
+    yield "// Written by nufft_kernel.py: the NUFFT's kernel for each WIDTH, and what divides by its Fourier transform."
     yield "// weights(): the kernel at WIDTH cells; s goes from -1 to 1 while the point goes through a cell, leftwards."
     yield "// corrected(): one over the kernel's transform, t = (4 x frequency in cycles a cell)^2 from 0 to 1."
     for number, width in enumerate(WIDTHS):

@@ -1,4 +1,4 @@
-"""The parts of a NUFFT as dispatches: points made ready, spreading, interpolation, and from modes to the grid and back."""
+"""The parts of a NUFFT as dispatches: points made ready, spreading, interpolation, and modes to and from the grid."""
 
 from __future__ import annotations
 
@@ -90,9 +90,8 @@ def interpolate(
     turns: bool, lanes: int | None = None,
 ) -> None:  # fmt: skip
     """Add the dispatch that takes the values of some transforms from a fine grid each."""
-    constants = [
-        INTERPOLATING, lanes or LANES[grid.dim], points.count, *padded(grid.cells, 1), int(turns), transforms.start, sign,
-    ]  # fmt: skip
+    constants = [INTERPOLATING, lanes or LANES[grid.dim], points.count, *padded(grid.cells, 1), int(turns)]
+    constants += [transforms.start, sign]
     b.dispatch(
         f"nufft_interpolate_{grid.dim}d_{grid.width}", [points.positions, source, points.order, points.turns, values],
         writes=[values], groups=over(points.count, INTERPOLATING, len(transforms)), constants=constants,
