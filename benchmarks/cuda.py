@@ -461,7 +461,7 @@ def window(quick: bool) -> dict[str, Any]:
 
 
 def nufft(quick: bool) -> dict[str, Any]:
-    """Repeated transforms of known points: every method of cuFINUFFT through its own Python package and through ours."""
+    """Repeated transforms of known points: each method of cuFINUFFT through its own package and through ours."""
     import cufinufft
 
     found = {}

@@ -1,0 +1,74 @@
+"""The Triton kernels of attention in Triton's interpreter, which needs no GPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from adaptive_compute.core.masks import Blocks, Causal, Prefix, Window
+
+pytest.importorskip("torch")
+pytest.importorskip("triton", reason="Triton is not installed (pip install triton)")
+
+RULES = {
+    "none": None, "causal": Causal(), "bottom-right": Causal("bottom-right"), "window": Window(20), "prefix": Prefix(0),
+    "inverse": ~Window(30), "blocks": Blocks(np.random.default_rng(0).random((10, 13)) < 0.3, 16),
+}  # fmt: skip
+
+
+def mend_interpreter():
+    """Let the interpreter take the bounds of a loop from arrays of one element, which NumPy 2.4 converts no more."""
+    from triton.runtime import interpreter
+
+    patch = interpreter._patch_lang_tensor
+
+    def mended(tensor, scope):
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = mended
+
+
+def check(name):
+    """Run the kernels of one mask and compare; called in a process of its own, where the interpreter is on."""
+    import torch
+
+    from adaptive_compute.backends.cuda.attention_tiles import TilesKernel
+    from adaptive_compute.core.array import Operand
+    from adaptive_compute.core.operation import Request
+    from adaptive_compute.core.operations.attention_rule import BACKWARD, FAMILY
+
+    mend_interpreter()
+    rng = np.random.default_rng(1)
+    for shape, key, dtype in (
+        ((2, 2, 150, 24), (2, 1, 203, 24), "float32"),
+        ((1, 1, 150, 16), (1, 1, 203, 16), "float16"),
+    ):
+        for operation in (FAMILY, BACKWARD):
+            request = operation._request(shape, key, dtype, RULES[name])
+            if operation is FAMILY:
+                request = Request(FAMILY, request.operands, request.params._replace(return_lse=True), None, 1)
+            operands = tuple(None if o is None else Operand(o.shape, o.dtype, "cpu", "torch") for o in request.operands)
+            moved = Request(operation, operands, request.params, None, 1)
+            kernel = TilesKernel(operation.name, "cpu")
+            assert kernel.supports(moved) is True
+            arrays = operation.arrays(request, rng)
+            result = kernel.plan(moved).run(*[None if a is None else torch.from_numpy(a) for a in arrays])
+            error = operation.error(request, arrays, tuple(part.numpy() for part in result))
+            assert error <= operation.tolerance(request), (operation.name, dtype, error)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_tiles_follow_the_definition(name):
+    code = (
+        f"import importlib.util as util; spec = util.spec_from_file_location('triton_test', {__file__!r}); "
+        f"module = util.module_from_spec(spec); spec.loader.exec_module(module); module.check({name!r})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
