@@ -131,7 +131,7 @@ def memory() -> dict[str, dict[str, int]]:
 def main() -> None:
     figures = {
         "heads": HEADS, "length": LENGTH, "head_size": SIZE, "window": WINDOW, "dtype": "float32",
-        "threads": available_threads(), "rounds": ROUNDS, "kernel": ac.explain(ours, *operands(64)).chosen.name,
+        "threads": available_threads(), "rounds": ROUNDS, "kernel": ac.explain(ours, *operands(LENGTH)).chosen.name,
         **timed(), "peak_bytes": memory(),
     }  # fmt: skip
     lines = [f"window {WINDOW} over {LENGTH} tokens, {HEADS} heads of {SIZE}, float32, {figures['threads']} threads"]

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from itertools import count
 from typing import Any
 
@@ -19,6 +19,7 @@ from ..base import Kernel, Plan
 from .attention_plans import BackwardPlan, ForwardPlan
 from .attention_sdpa import SdpaKernel
 from .attention_tiles import Library, Problem, Scratch
+from .blas import one_thread, openblas
 from .device import needs, torch_threads
 
 
@@ -160,12 +161,9 @@ ONE_THREAD = 1 << 18  # OpenBLAS computes a product of M x K by K x N with M N K
 
 
 def _multiply(a: np.ndarray, b: np.ndarray, out: np.ndarray, accumulate: bool) -> None:
-    """Multiply batches of matrices in pieces that OpenBLAS does not share out among threads of its own.
-
-    Its threads and those that share the tiles would wait for each other; and they wait by spinning.
-    """
+    """Multiply batches of matrices, each in the calling thread: in pieces where OpenBLAS cannot be asked for that."""
     (m, k), n = a.shape[1:], b.shape[2]
-    pieces = -(-m * k * n // ONE_THREAD)
+    pieces = 1 if openblas() is not None else -(-m * k * n // ONE_THREAD)
     if pieces <= 1 or max(m, k, n) < 2:
         if accumulate:
             out += a @ b
@@ -215,4 +213,4 @@ class NumpyTilesKernel(TilesKernel):
         return np.errstate(all="ignore")  # as in torch
 
     def limited(self, threads: int) -> AbstractContextManager[Any]:
-        return nullcontext()
+        return one_thread()  # whatever the number: these kernels have threads of their own
