@@ -270,6 +270,35 @@ def test_nan_and_infinity_pass_without_a_warning(kernel, size):
             np.testing.assert_allclose(result, reference, rtol=1e-6, err_msg=text)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [1, 13, 97, LARGE])
+@pytest.mark.parametrize("text", ["a % b", "maximum(a, b)", "minimum(a, b)", "maximum(a, 0.0)", "minimum(-0.0, b)"])
+def test_zeros_have_the_signs_of_numpy(kernel, text, size, dtype):
+    a, b = np.resize(np.array([0.0, -0.0, 0.0, -0.0, 3.0, -3.0, 3.0], dtype), (2, size))
+    b[::2] = np.resize(np.array([-0.0, 0.0, -1.0, 1.0], dtype), size)[::2]
+    with np.errstate(all="ignore"):
+        zero = dtype(0)
+        expected = {
+            "a % b": lambda: a % b,
+            "maximum(a, b)": lambda: np.maximum(a, b), "minimum(a, b)": lambda: np.minimum(a, b),
+            "maximum(a, 0.0)": lambda: np.maximum(a, zero), "minimum(-0.0, b)": lambda: np.minimum(-zero, b),
+        }[text]()  # fmt: skip
+    given_arrays = {name: x for name, x in {"a": a, "b": b}.items() if name in text.replace("maximum", "")}
+    result = run(kernel, ac.evaluate, text, **given_arrays)
+    if result is not None:
+        number = ~np.isnan(expected)
+        np.testing.assert_array_equal(result, expected)
+        np.testing.assert_array_equal(np.signbit(result)[number], np.signbit(expected)[number])
+
+
+@pytest.mark.parametrize("size", [2, LARGE])
+def test_negative_integer_powers_are_refused_in_our_own_words(kernel, size):
+    base, exponent = np.full(size, 3), np.resize([2, -1], size)
+    if run(kernel, ac.power, base, np.abs(exponent)) is not None:  # else it computes no integer powers at all
+        with pytest.raises(ExpressionError, match="negative integer powers"):
+            run(kernel, ac.power, base, exponent)
+
+
 @pytest.mark.parametrize(
     "x", ["bool", "int8", "uint8", "int32", "int64", "uint64", "float16", "float32", "float64", "complex64"]
 )

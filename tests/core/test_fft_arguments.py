@@ -136,7 +136,10 @@ def test_nothing_to_transform():
     for function in (ac.rfftn, ac.irfftn, ac.hfftn, ac.ihfftn):
         with pytest.raises(ValueError, match="at least 1 axis"):
             function(REAL, axes=())
-    assert np.array_equal(ac.fftn(REAL, axes=()), REAL.astype(complex))
+    for x in (REAL, REAL.astype(np.float32), np.arange(3)):
+        result = ac.fftn(x, axes=())
+        assert result.dtype == x.dtype
+        assert np.array_equal(result, x)
 
 
 def test_arrays_as_lengths_and_axes():
@@ -169,6 +172,8 @@ def test_the_short_way_serves_every_layout():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((6, 10))
     for kernel in registry.kernels("fft"):
+        if kernel.device != "cpu":
+            continue
         with ac.using(kernel=kernel.name):
             ac.fft(x)
             kept = len(ac.dispatcher.fast)

@@ -96,6 +96,7 @@ def test_plan_signatures_are_finuffts(method):
         (lambda: nufft.nufft1d1(X, C, 4, spread_max_sp_size=1 << 31), "spread_max_sp_size", NufftError),
         (lambda: nufft.nufft1d1(X, C, 4, upsampfac=1.0), "upsampfac", NufftError),
         (lambda: nufft.nufft1d1(X, C, 4, upsampfac="2"), "upsampfac", NufftError),
+        (lambda: nufft.nufft1d1(X, C, 4, upsampfac=1e18), "upsampfac", NufftError),
         (lambda: nufft.nufft1d1(X, C, 4, fftw_lock_fun=1), "fftw_lock_fun", NufftTypeError),
         (lambda: nufft.nufft1d1(X, C, 4, out=np.zeros(5, complex)), "out", NufftError),
         (lambda: nufft.nufft1d1(X, C, 4, out=np.zeros(4)), "out", NufftTypeError),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ...core.errors import ExpressionError
 from ...core.expression import UFUNCS
 from ...core.operation import Request
 from ...core.profile import Curve, Estimate
@@ -83,6 +84,16 @@ def _numpy_cast(x: Any, out: Any) -> None:
     np.copyto(out, x, casting="unsafe")
 
 
+def _numpy_integer_power(x: Any, y: Any, out: Any) -> None:
+    try:
+        np.power(x, y, out=out)
+    except ValueError:
+        raise ExpressionError(
+            "integers cannot be raised to negative integer powers, and an element of the exponent is negative; give a "
+            "floating-point base or exponent"
+        ) from None
+
+
 _NUMPY_OWN: dict[str, Callable[..., Any]] = {
     "where": _numpy_where,
     "imag": _numpy_imag,
@@ -97,6 +108,8 @@ class NumpyLibrary(Library):
     in_place = MappingProxyType({"where": (2,)})
 
     def function(self, op: str, loop: str) -> Callable[..., Any]:
+        if op == "power" and loop.startswith("int"):
+            return _numpy_integer_power
         if op in UFUNCS:
             return getattr(np, op)
         if op == "erf":
@@ -218,7 +231,23 @@ def _torch_function(op: str, complex_: bool) -> Callable[..., Any]:
         if infinite is not None:  # torch's vectorised float32 gives NaN
             out.masked_fill_(infinite, math.inf)
 
+    def remainder(x: Any, y: Any, out: Any) -> None:
+        torch.copysign(torch.remainder(x, y), y, out=out)  # as NumPy's; torch gives a zero the sign of x
+
+    # Of two equal zeros NumPy takes the second; torch takes either, depending on where in a block they lie.
+    def second(function: Callable[..., Any]) -> Callable[..., Any]:
+        def larger_or_smaller(x: Any, y: Any, out: Any) -> None:
+            if not x.is_floating_point() or (not y.ndim and y != 0):
+                function(x, y, out=out)
+            else:
+                torch.where(torch.eq(x, y), y, function(x, y), out=out)
+
+        return larger_or_smaller
+
     special: dict[str, Callable[..., Any]] = {
+        "remainder": remainder,
+        "maximum": second(torch.maximum),
+        "minimum": second(torch.minimum),
         "cast": lambda x, out: out.copy_(x),
         "positive": lambda x, out: out.copy_(x),
         "real": lambda x, out: out.copy_(x.real),

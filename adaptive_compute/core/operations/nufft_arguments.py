@@ -25,6 +25,7 @@ _WHOLE = {
     "spread_kerpad": (0, 1), "spread_thread": (0, 2), "maxbatchsize": (0, _C_INT), "spread_nthr_atomic": (-1, _C_INT),
     "spread_max_sp_size": (0, _C_INT), "spread_kerformula": (0, _C_INT),
 }  # fmt: skip
+LARGEST_UPSAMPLING = 100  # FINUFFT doubts what is above 3; far above it overflows and gives NaN
 _LOCKS = ("fftw_lock_fun", "fftw_unlock_fun", "fftw_lock_data")
 _EPS = {"float32": float(np.finfo(np.float32).eps), "float64": float(np.finfo(np.float64).eps)}
 
@@ -73,8 +74,11 @@ def check_options(options: Mapping[str, Any], stacklevel: int = 5) -> tuple[int,
             raise NufftTypeError(f"option {name!r} is not accepted: FFTW's locks are not for Python")
         if name == "upsampfac":
             kept[name] = _real(value, name)
-            if kept[name] != 0 and not 1 < kept[name] < math.inf:
-                raise NufftError(f"upsampfac must be greater than 1, or 0 for FINUFFT's own choice, got {value!r}")
+            if kept[name] != 0 and not 1 < kept[name] <= LARGEST_UPSAMPLING:
+                raise NufftError(
+                    f"upsampfac must be greater than 1 and at most {LARGEST_UPSAMPLING}, or 0 for FINUFFT's own "
+                    f"choice, got {value!r}"
+                )
         elif name not in _WHOLE:
             warnings.warn(f"FINUFFT has no option {name!r}, which is ignored", NufftWarning, stacklevel=stacklevel)
         else:
