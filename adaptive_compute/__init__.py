@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 # __init__.pyi says the same to type checkers; a test compares the two.
 _ROOMS = {
     "core.array": "device_of",
-    "core.dispatcher": "dispatcher explain to",
+    "core.dispatcher": "dispatcher explain release releasing to",
     "core.masks": "Blocks Causal Prefix Window",
     "core.operations.attention": "attention",
     "core.operations.elementwise": (

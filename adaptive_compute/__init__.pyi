@@ -15,6 +15,12 @@ from .core.dispatcher import (
     explain as explain,
 )
 from .core.dispatcher import (
+    release as release,
+)
+from .core.dispatcher import (
+    releasing as releasing,
+)
+from .core.dispatcher import (
     to as to,
 )
 from .core.masks import (

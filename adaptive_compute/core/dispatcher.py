@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from .errors import (
     TooLargeError,
     TransferWarning,
 )
+from .host_memory import results
 from .operation import Operation, Request
 from .profile import Profile, profile_path
 from .registry import Registry, registry
@@ -353,6 +355,14 @@ class Dispatcher:
         """Number of cached plans and the bytes that they hold."""
         return len(self._entries), self._plan_bytes
 
+    def release(self) -> None:
+        """Give back all memory that is kept for later calls; see ``adaptive_compute.release``."""
+        self.invalidate()
+        results.clear()
+        for backend in self.registry.loaded().values():
+            if backend.available() is True:
+                backend.release()
+
     # The profile
 
     @property
@@ -485,6 +495,40 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Decision
     'fft'
     """
     return dispatcher.explain(function, *args, **kwargs)
+
+
+def release() -> None:
+    """Give back all memory that is kept for later calls: plans, pools on the devices, pinned and pooled host memory.
+
+    Arrays in use are not touched. The next calls plan again and are slower once.
+
+    Examples
+    --------
+    >>> import numpy as np, adaptive_compute as ac
+    >>> y = ac.fft(np.ones(8))
+    >>> ac.release()
+    >>> ac.dispatcher.cached
+    (0, 0)
+    """
+    dispatcher.release()
+
+
+@contextmanager
+def releasing() -> Iterator[None]:
+    """Run a block of calls and give back all memory that they kept, also where the block raises.
+
+    Examples
+    --------
+    >>> import numpy as np, adaptive_compute as ac
+    >>> with ac.releasing():
+    ...     y = ac.fft(np.ones(8))
+    >>> ac.dispatcher.cached
+    (0, 0)
+    """
+    try:
+        yield
+    finally:
+        dispatcher.release()
 
 
 def to(array: Any, device: str) -> Any:

@@ -44,6 +44,10 @@ class Registry:
                     self._ask([HOST])
         return self._backends
 
+    def loaded(self) -> dict[str, Backend]:
+        """Return the backends that were loaded so far; loads none."""
+        return dict(self._backends or {})
+
     def _discover(self) -> dict[str, Backend]:
         found: dict[str, Backend] = {}
         for name, module in BUILT_IN.items():
