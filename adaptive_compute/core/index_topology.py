@@ -14,6 +14,7 @@ from .array import as_array, describe, kind_of
 from .dispatcher import physical_memory
 from .errors import ArgumentError, ArgumentTypeError, DtypeError, ShapeError, TooLargeError
 from .topology import Topology
+from .transfer import mark_constant
 
 LARGEST = 1 << 48  # slots: more than any machine can hold, and far from where 64-bit arithmetic ends
 
@@ -90,6 +91,7 @@ class IndexTopology(Topology):
         array = np.array(array, np.int64, copy=True) if copy else np.ascontiguousarray(array, np.int64)
         if copy:
             array.flags.writeable = False
+            mark_constant(array)
         return cls(array, slots)
 
     @property
@@ -126,7 +128,10 @@ class IndexTopology(Topology):
     @cached_property
     def starts(self) -> np.ndarray:
         """Where each slot begins in ``order``, and at the end the number of entries: ``size + 1`` values."""
-        return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.counts, dtype=np.int64)])
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.counts, dtype=np.int64)])
+        starts.flags.writeable = False
+        mark_constant(starts)
+        return starts
 
     @cached_property
     def digest(self) -> bytes:

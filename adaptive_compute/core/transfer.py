@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 import time
 import warnings
+import weakref
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from .errors import TransferWarning
 from .host_copy import copy_host
 
-__all__ = ["Counters", "copy_host", "counters", "move", "transfers"]
+__all__ = ["Counters", "copy_host", "counters", "is_constant", "mark_constant", "move", "transfers"]
 
 
 @dataclass
@@ -88,6 +91,21 @@ def transfers(*, reset: bool = False) -> dict[str, Any]:
     if reset:
         counters.reset()
     return counted
+
+
+_constants: dict[int, weakref.ref[np.ndarray]] = {}
+
+
+def mark_constant(array: np.ndarray) -> None:
+    """Promise that an array's values stay as they are for as long as it exists, so that a device may keep a copy."""
+    key = id(array)
+    _constants[key] = weakref.ref(array, lambda gone: _constants.pop(key, None))
+
+
+def is_constant(array: object) -> bool:
+    """Tell whether an array was marked as constant."""
+    found = _constants.get(id(array))
+    return found is not None and found() is array
 
 
 def move(array: Any, source: Any, target: Any, device: str, nbytes: int, *, origin: str, log: bool = False) -> Any:

@@ -84,3 +84,15 @@ def test_a_forked_child_copies_with_threads_of_its_own():
             copy_host(target, source)
             os._exit(0 if np.array_equal(target, source) else 1)
         assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_constant_is_the_array_that_was_marked_and_no_other():
+    from adaptive_compute.core.transfer import is_constant
+
+    topology = ac.Topology.from_index([0, 0, 1], 2)
+    assert is_constant(topology.index)
+    assert is_constant(topology.starts)
+    assert not is_constant(topology.index.copy())
+    for array in (topology.index, topology.starts):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from functools import cache
 from typing import Any
 
@@ -12,6 +13,7 @@ from ...core import settings as _settings
 from ...core.array import kind_named
 from ...core.host_memory import results
 from ...core.staging import Stager
+from ...core.transfer import is_constant
 from .device import dtype_of
 
 # Below these the driver's own copy of pageable memory is as fast, and one call.
@@ -79,8 +81,27 @@ def workers() -> int:
     return min(_settings.threads(_settings.current()), MOST_WORKERS)
 
 
+# Copies of arrays that were promised to stay as they are (an index topology's), by array and GPU.
+_copies: dict[tuple[int, int], Any] = {}
+
+
 def upload(host: Any, index: int) -> Any:
     """Copy a host array to a GPU as a torch tensor. Work that the caller queues afterwards waits for it there."""
+    if not is_constant(host):
+        return _upload(host, index)
+    import torch
+
+    key = (id(host), index)
+    copy = _copies.get(key)
+    if copy is None:
+        copy = _upload(host, index)
+        torch.cuda.synchronize(index)  # later calls may come on any stream
+        weakref.finalize(host, _copies.pop, key, None).atexit = False
+        _copies[key] = copy
+    return copy
+
+
+def _upload(host: Any, index: int) -> Any:
     import torch
 
     device = f"cuda:{index}"
@@ -140,6 +161,7 @@ def release() -> None:
     """Give back pinned memory."""
     from . import driver
 
+    _copies.clear()
     with _releasing:
         for index in range(len(driver.found().gpus) if stager.cache_info().currsize else 0):
             stager(index).release()
