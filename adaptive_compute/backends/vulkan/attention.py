@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ...core.operation import Features, Request
 from ...core.operations.attention_rule import given, place, visited, working
 from ..base import Kernel
+from .attention_gradient import gradient_program, scores_nbytes
 from .attention_tiles import FORWARD, LOG2_E, STORAGE, TUNING, Call, chunks, mask_table, shape_for
 from .kernel import VulkanKernel
 from .program import Program, spread_groups
@@ -17,7 +18,7 @@ LARGEST_HEAD = 256
 
 def kernels(device: str) -> Sequence[Kernel]:
     """Return this room's kernels for a device."""
-    return [AttentionKernel(device)]
+    return [AttentionKernel(device), BackwardKernel(device)]
 
 
 class _TiledKernel(VulkanKernel):
@@ -33,6 +34,8 @@ class _TiledKernel(VulkanKernel):
             return f"Vulkan shaders here compute in float32; precision={working(request)!r} needs another device"
         if max(s.d, s.dv) > LARGEST_HEAD:
             return f"head sizes up to {LARGEST_HEAD} are compiled, this one is {max(s.d, s.dv)}"
+        if any(o is not None and o.dtype not in ("bool", "float32") for o in request.operands[7:]):
+            return "the logsumexp and its gradient are read as float32"
         if min(s.d, s.dv) == 0 and s.matrices * s.lq * s.lk:
             return "a head size of 0 has nothing to compute with"
         return None
@@ -56,7 +59,7 @@ class AttentionKernel(_TiledKernel):
         topology = call.topology((shape.queries, shape.keys))
         table = call.places if topology is None else b.table(mask_table(topology))
         results = request.operation.result(request)
-        out = b.result(0, results[0].nbytes)
+        out = call.target(0, results[0])
         logs = b.result(1, results[1].nbytes) if p.return_lse else out
         groups = tiles * s.matrices
         b.dispatch(
@@ -72,4 +75,17 @@ class AttentionKernel(_TiledKernel):
                 *chunks(s.d, shape.chunk),
             ],
         )  # fmt: skip
-        return b.program()
+        return call.program()
+
+
+class BackwardKernel(_TiledKernel):
+    """Two dispatches, one for the gradient of the queries and one for keys and values; none adds to another's sums."""
+
+    operation = "attention_backward"
+
+    def too_large(self, request: Request) -> str | None:
+        wanted = request.params.bias_gradient and given(request).bias is not None
+        return super().too_large(request) or (self.runtime.too_large(scores_nbytes(request)) if wanted else None)
+
+    def program(self, request: Request) -> Program:
+        return gradient_program(request, self.device, self.limits)

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...core.array import Operand
+from ...core.array import Operand, itemsize
 from ...core.operation import Request
 from ...core.operations.attention_rule import Given, Sizes, given
 from ...core.topology import TileTopology
+from .gather import add_narrowing
 from .limits import Limits
-from .program import Buffer, Builder
+from .program import Buffer, Builder, Program
 from .tuning import tuned
 
 LOG2_E = math.log2(math.e)
@@ -64,9 +65,30 @@ FORWARD: dict[int, dict[str, Shape]] = {
     },
     256: {"a256": Shape(64, 64, 8, 256, 16, 32 << 10), "small256": _small(True), "plain256": _small(False)},
 }
+# Variants of attention_backward.comp: for the gradient of the queries, and for that of keys and values.
+FOR_QUERIES: dict[int, dict[str, Shape]] = {
+    64: {
+        "a64": Shape(64, 64, 8, 128, 16, 32 << 10),
+        "b64": Shape(64, 64, 8, 256, 16, 32 << 10),
+        "small64": _small(True),
+        "plain64": _small(False),
+    },
+    128: {"a128": Shape(64, 64, 8, 256, 16, 32 << 10), "small128": _small(True), "plain128": _small(False)},
+    256: {"a256": Shape(64, 64, 8, 256, 16, 32 << 10), "small256": _small(True), "plain256": _small(False)},
+}
+FOR_KEYS: dict[int, dict[str, Shape]] = {
+    64: {
+        "a64": Shape(64, 64, 8, 128, 16, 32 << 10, False),
+        "b64": Shape(64, 64, 8, 256, 16, 32 << 10, False),
+        "small64": _small(False),
+    },
+    128: {"a128": Shape(64, 64, 8, 256, 16, 32 << 10, False), "small128": _small(False)},
+    256: {"a256": Shape(32, 64, 8, 256, 8, 24 << 10, False), "small256": _small(False)},
+}
 TUNING = {
-    f"attention.{width}": (next(iter(shapes)), tuple(n for n in shapes if not n.startswith("plain")))
-    for width, shapes in FORWARD.items()
+    f"{prefix}.{width}": (next(iter(shapes)), tuple(n for n in shapes if not n.startswith("plain")))
+    for prefix, table in (("attention", FORWARD), ("attention_dq", FOR_QUERIES), ("attention_dkv", FOR_KEYS))
+    for width, shapes in table.items()
 }
 
 
@@ -141,6 +163,7 @@ class Call:
         g, s = self.given, self.sizes
         self.mask, self.bias = Pairs.of(g.mask, s), Pairs.of(g.bias, s)
         self.places = self.b.table(np.stack([self.mask.places, self.bias.places], -1))
+        self._unpacked: list[tuple[Buffer, Buffer, Operand]] = []
 
     def operand(self, number: int) -> Buffer:
         """Return an operand's buffer; for one that is missing or empty a buffer that is never read."""
@@ -152,6 +175,21 @@ class Call:
     def shared(self) -> list[Buffer]:
         """Return query, key, value, boolean operand and bias."""
         return [self.operand(self.first + n) for n in range(5)]
+
+    def target(self, number: int, result: Operand) -> Buffer:
+        """Return where a shader writes a result: beside it where halves of different rows would share a word."""
+        made = self.b.result(number, result.nbytes)
+        if itemsize(result.dtype) == 4 or result.shape[-1] % 4 == 0:
+            return made
+        wide = self.b.scratch(4 * result.size)
+        self._unpacked.append((wide, made, result))
+        return wide
+
+    def program(self) -> Program:
+        """Return the finished program."""
+        for wide, made, result in self._unpacked:
+            add_narrowing(self.b, wide, made, result.size, STORAGE[result.dtype])
+        return self.b.program()
 
     def topology(self, tile: tuple[int, int]) -> TileTopology | None:
         """Return the mask compiled for a tile shape."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -94,11 +94,12 @@ class ScatterKernel(VulkanKernel):
         shader, storage = SUMS[x.dtype]
         narrow = storage if itemsize(x.dtype) < 4 else 0
         sums = b.scratch(4 * result.size) if narrow else target
-        _sum(b, request, [values, order, starts], sums, f"gather_sum_{shader}", storage, start_words, ordered)
+        before, after = width(request)
+        columns = after * (2 if x.dtype.startswith("complex") else 1)
+        what = Sums(before, entries, p.size, columns, p.longest, start_words, ordered)
+        add_sums(b, [values, order, starts], sums, f"gather_sum_{shader}", storage, what)
         if narrow:
-            words = -(-result.nbytes // 4)
-            groups = spread_groups(-(-words // LOCAL))
-            b.dispatch("narrow", [sums, target], writes=[target], groups=groups, constants=[LOCAL, result.size, narrow])
+            add_narrowing(b, sums, target, result.size, narrow)
         return b.program()
 
 
@@ -141,38 +142,50 @@ def _order(b: Builder, request: Request) -> tuple[Buffer, Buffer, int, bool]:
     return order, starts, 1, False
 
 
-def _sum(
-    b: Builder, request: Request, sources: list[Buffer], target: Buffer, shader: str, storage: int, start_words: int,
-    ordered: bool,
-) -> None:  # fmt: skip
-    """Add the sums over each slot's entries; in two steps where few slots have very many."""
-    p: IndexParams = request.params
-    before, after = width(request)
-    entries = _index(request).size
-    columns = after * (2 if request.first.dtype.startswith("complex") else 1)
-    rows = before * p.size
-    lanes = min(_power(columns), 64)
-    across = min(_power(-(-p.longest // 8)), LOCAL // lanes)
-    groups = -(-rows // (LOCAL // (lanes * across))) * -(-columns // lanes)
-    parts = max(min(_power(-(-BLOCKS // groups)), p.longest // (16 * across)), 1) if p.longest > 4096 else 1
-    carry = int(p.longest > SHORT)
-    constants = [entries, p.size, columns, rows, lanes, across, start_words, int(ordered), storage, carry]
+class Sums(NamedTuple):
+    """Sums over the entries of each of ``slots``, for ``before`` batches of ``columns`` columns."""
+
+    before: int
+    entries: int
+    slots: int
+    columns: int
+    longest: int  # most entries of one slot
+    start_words: int = 1
+    ordered: bool = True  # the entries lie in the order of their slots
+
+
+def add_sums(b: Builder, sources: list[Buffer], target: Buffer, shader: str, storage: int, s: Sums) -> None:
+    """Add the dispatches of sums over each slot's entries; two where few slots have very many.
+
+    ``sources`` are the values, the entries in the order of their slots, and the starts of the slots among them.
+    """
+    rows = s.before * s.slots
+    lanes = min(_power(s.columns), 64)
+    across = min(_power(-(-s.longest // 8)), LOCAL // lanes)
+    chunks = -(-s.columns // lanes)
+    groups = -(-rows // (LOCAL // (lanes * across))) * chunks
+    parts = max(min(_power(-(-BLOCKS // groups)), s.longest // (16 * across)), 1) if s.longest > 4096 else 1
+    first = [s.entries, s.slots, s.columns, rows, lanes]
+    last = [s.start_words, int(s.ordered), storage, int(s.longest > SHORT)]
     if parts == 1:
-        b.dispatch(
-            shader, [*sources, target], writes=[target], groups=spread_groups(groups), constants=[*constants, 1, 0, 1]
-        )
+        constants = [*first, across, *last, 1, 0, 1]
+        b.dispatch(shader, [*sources, target], writes=[target], groups=spread_groups(groups), constants=constants)
         return
-    partial = b.scratch(8 * rows * columns * parts)
-    b.dispatch(
-        shader, [*sources, partial], writes=[partial], groups=spread_groups(groups * parts),
-        constants=[*constants, parts, 1, 1],
-    )  # fmt: skip
-    constants[5] = across = min(_power(parts), LOCAL // lanes)
-    groups = -(-rows // (LOCAL // (lanes * across))) * -(-columns // lanes)
-    b.dispatch(
-        shader, [partial, *sources[1:], target], writes=[target], groups=spread_groups(groups),
-        constants=[*constants, 1, 2, parts],
-    )  # fmt: skip
+    partial = b.scratch(8 * rows * s.columns * parts)
+    constants = [*first, across, *last, parts, 1, 1]
+    b.dispatch(shader, [*sources, partial], writes=[partial], groups=spread_groups(groups * parts), constants=constants)
+    across = min(_power(parts), LOCAL // lanes)
+    groups = -(-rows // (LOCAL // (lanes * across))) * chunks
+    constants = [*first, across, *last, 1, 2, parts]
+    sources = [partial, *sources[1:]]
+    b.dispatch(shader, [*sources, target], writes=[target], groups=spread_groups(groups), constants=constants)
+
+
+def add_narrowing(b: Builder, source: Buffer, target: Buffer, elements: int, storage: int) -> None:
+    """Add the dispatch that packs words into elements of 16 or 8 bits (``storage`` as in narrow.comp)."""
+    words = -(-elements // (4 if storage == 8 else 2))
+    groups = spread_groups(-(-words // LOCAL))
+    b.dispatch("narrow", [source, target], writes=[target], groups=groups, constants=[LOCAL, elements, storage])
 
 
 def _power(count: int) -> int:
