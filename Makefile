@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 BUILD_KP := adaptive_compute/backends/vulkan/build-kp.sh
 
-.PHONY: venv vulkan profile test tiny shaders lint types layers check bench clean
+.PHONY: venv vulkan profile test tiny shaders lint types layers check bench clean test-cuda
 
 venv: $(STAMP)
 
@@ -25,6 +25,11 @@ vulkan: venv
 test: venv
 	bash $(BUILD_KP) --if-possible $(BIN)/python
 	$(BIN)/python -m pytest
+
+# On a machine with an NVIDIA GPU, where torch with CUDA (and CuPy, Triton, cuFINUFFT) is installed already: checks every
+# CUDA kernel and measures it against the libraries beneath. PYTHON names that installation's interpreter.
+test-cuda:
+	PYTHON=$(PYTHON) benchmarks/gpu/run_cuda.sh cuda-results
 
 tiny: venv
 	$(BIN)/python -m pytest tests/test_tiny.py
