@@ -10,7 +10,8 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +20,8 @@ from .host_copy import copy_alone, threads
 
 CHUNK = 4 << 20  # bytes: large enough for the link's full speed, small enough that filling the first one costs little
 BUFFERS = 16
+PIECES, SMALLEST_STEP = 16, 1 << 20  # a smaller array goes in so many pieces, but not in smaller ones than that
+PAGE = 4096
 
 
 class Buffer(Protocol):
@@ -85,35 +88,44 @@ class Stager:
         workers : int
             Threads that copy on the host.
         """
+        step = self._step(host.nbytes)
 
         def one(number: int) -> None:
-            start = number * self.chunk
-            part = host[start : start + self.chunk]
-            slot = self._take()
-            try:
+            start = number * step
+            part = host[start : start + step]
+            with self.borrowed() as slot:
                 copy_alone(slot.array[: part.nbytes], part)
                 slot.copy = self.link.send(slot.buffer, part.nbytes, target, start)
-            finally:
-                self._free.put(slot)
 
-        self._share(host.nbytes, one, workers, up=True)
+        self.share(-(-host.nbytes // step), one, workers, up=True)
 
     def down(self, source: Any, host: np.ndarray, workers: int) -> None:
         """Copy bytes from the device into a host array; returns when they are there."""
+        step = self._step(host.nbytes)
 
         def one(number: int) -> None:
-            start = number * self.chunk
-            part = host[start : start + self.chunk]
-            slot = self._take()
-            try:
+            start = number * step
+            part = host[start : start + step]
+            with self.borrowed() as slot:
                 slot.copy = self.link.fetch(source, start, slot.buffer, part.nbytes)
                 self.link.wait(slot.copy)
                 slot.copy = None
                 copy_alone(part, slot.array[: part.nbytes])
-            finally:
-                self._free.put(slot)
 
-        self._share(host.nbytes, one, workers, up=False)
+        self.share(-(-host.nbytes // step), one, workers, up=False)
+
+    def _step(self, nbytes: int) -> int:
+        """Return the bytes of one chunk: less than a buffer where that lets the first chunk leave sooner."""
+        return min(self.chunk, max(SMALLEST_STEP, -(-nbytes // PIECES // PAGE) * PAGE))
+
+    @contextmanager
+    def borrowed(self) -> Iterator[_Slot]:
+        """Give a buffer that nothing uses for a block; a copy that the block leaves in ``slot.copy`` may go on."""
+        slot = self._take()
+        try:
+            yield slot
+        finally:
+            self._free.put(slot)
 
     def _take(self) -> _Slot:
         """Return a buffer that nothing uses: an idle one, while there are few a new one, else the next to be idle."""
@@ -150,8 +162,8 @@ class Stager:
                 self._made -= 1
             raise
 
-    def _share(self, nbytes: int, one: Callable[[int], None], workers: int, up: bool) -> None:
-        chunks = -(-nbytes // self.chunk)
+    def share(self, count: int, one: Callable[[int], None], workers: int, up: bool) -> None:
+        """Call ``one`` for each number below ``count``, shared out among threads; whoever is free takes the next."""
         numbers = itertools.count()
         stop = threading.Event()
 
@@ -159,7 +171,7 @@ class Stager:
             self.link.enter(up)
             while not stop.is_set():
                 number = next(numbers)
-                if number >= chunks:
+                if number >= count:
                     return
                 try:
                     one(number)
@@ -167,7 +179,7 @@ class Stager:
                     stop.set()
                     raise
 
-        running = [threads().submit(work) for _ in range(max(1, min(workers, chunks, self.buffers)))]
+        running = [threads().submit(work) for _ in range(max(1, min(workers, count, self.buffers)))]
         try:
             for future in running:
                 future.exception()

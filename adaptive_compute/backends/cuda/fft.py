@@ -15,6 +15,7 @@ from ..base import Kernel
 from . import memory
 from .array import cupy_follows, stream_pointer
 from .device import DTYPES, dtype_of, index_of, needs
+from .pipeline import through_host
 
 # CUFFT's numbers for the kinds of transform, by (kind, working precision).
 _TYPES = {
@@ -90,7 +91,10 @@ class TorchFFT(Kernel):
             result = function(x, lengths, axes, norm)
             return result.resolve_conj() if lazy else result
 
-        return memory.GuardedPlan(run)
+        plan = memory.GuardedPlan(run)
+        if 0 not in p.axes and ":" in self.device:
+            plan.through_host = through_host(request, run, self.device)
+        return plan
 
 
 class CupyFFT(Kernel):

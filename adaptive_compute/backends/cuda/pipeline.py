@@ -1,0 +1,112 @@
+"""A batch of host data through the GPU in pieces: one piece comes in while another computes and a third goes back.
+
+The link moves data in both directions at once, so that a batch takes about as long as its larger side. Each thread has
+a stream of its own and takes a piece all the way: into a pinned buffer, to the GPU, through the plan, and back.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ...core.array import Operand
+from ...core.host_copy import copy_alone
+from ...core.host_memory import results
+from ...core.operation import Request
+from ...core.staging import CHUNK
+from ...core.transfer import counters
+from . import memory
+from .device import dtype_of, index_of
+from .link import stager, workers
+
+LEAST = 8 << 20  # bytes of both sides together from which pieces gain more than they cost
+PIECE = 2 << 20  # bytes of the larger side of one piece
+
+_own = threading.local()
+
+
+def _stream(index: int) -> Any:
+    """Return the calling thread's stream on a GPU."""
+    streams = _own.__dict__.setdefault("streams", {})
+    if index not in streams:
+        import torch
+
+        streams[index] = torch.cuda.Stream(index)
+    return streams[index]
+
+
+def rows_of(x: Operand, result: Operand, chunk: int) -> int:
+    """Return how many entries of the first axis make a piece; 0 where the batch cannot or need not be cut."""
+    if x.nbytes + result.nbytes < LEAST or not x.shape or x.shape[0] != result.shape[0]:
+        return 0
+    row = max(x.nbytes, result.nbytes) // x.shape[0]
+    if not 0 < row <= chunk:
+        return 0
+    rows = max(PIECE // row, 1)
+    return rows if 2 * rows <= x.shape[0] else 0
+
+
+def through_host(
+    request: Request, compute: Callable[[Any], Any], device: str
+) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Return a function from a host array to the host result; None where the batch cannot or need not be cut.
+
+    Parameters
+    ----------
+    request : Request
+        Of one operand and one result, whose entries along the first axis have nothing to do with each other.
+    compute : callable
+        Takes and returns a tensor with any number of entries.
+    device : str
+        The kernel's.
+    """
+    x, (result,) = request.first, request.operation.result(request)
+    rows = rows_of(x, result, CHUNK)
+    if not rows:
+        return None
+    index, count, given = index_of(device), -(-x.shape[0] // rows), dtype_of(x.dtype)
+
+    def run(host: np.ndarray) -> np.ndarray:
+        import torch
+
+        start = time.perf_counter()
+        if not host.flags.c_contiguous:
+            counters.count_copy("a host batch that is not contiguous, on its way through the GPU")
+            host = np.ascontiguousarray(host)
+        out = results.empty(result.shape, "uint16" if result.dtype == "bfloat16" else result.dtype)
+        source, target = (a.reshape(a.shape[0], -1).view(np.uint8) for a in (host, out))
+        engine = stager(index)
+
+        def one(number: int) -> None:
+            part, piece = (side[number * rows : (number + 1) * rows] for side in (source, target))
+            with torch.cuda.stream(_stream(index)), torch.no_grad():
+                with engine.borrowed() as slot:
+                    copy_alone(slot.array[: part.nbytes].reshape(part.shape), part)
+                    pinned = bytes_of(slot)[: part.nbytes].view(given).reshape(len(part), *x.shape[1:])
+                    there = pinned.to(device, non_blocking=True)
+                    slot.copy = torch.cuda.Event()
+                    slot.copy.record()
+                found = compute(there).contiguous()
+                with engine.borrowed() as slot:
+                    bytes_of(slot)[: piece.nbytes].copy_(found.reshape(-1).view(torch.uint8), non_blocking=True)
+                    done = torch.cuda.Event()
+                    done.record()
+                    done.synchronize()
+                    copy_alone(piece, slot.array[: piece.nbytes].reshape(piece.shape))
+
+        engine.share(count, one, workers(), up=True)
+        seconds = time.perf_counter() - start  # both directions take all of it
+        counters.count_transfer("cpu", device, host.nbytes, seconds / 2)
+        counters.count_transfer(device, "cpu", out.nbytes, seconds / 2)
+        return out
+
+    return lambda host: memory.guarded(run, host)
+
+
+def bytes_of(slot: Any) -> Any:
+    """Return a pinned buffer as a tensor of bytes."""
+    return slot.buffer.tensor
