@@ -100,7 +100,21 @@ def _function(op: str) -> Callable[..., Any]:
         found = torch.sign(x)
         return torch.where(torch.isnan(x), x, found) if x.is_floating_point() else found
 
+    def second(function: Callable[..., Any]) -> Callable[..., Any]:
+        # Of two equal zeros NumPy takes the second; torch takes either.
+        def larger_or_smaller(x: Any, y: Any) -> Any:
+            found = function(x, y)
+            return torch.where(torch.eq(x, y), y, found) if x.is_floating_point() else found
+
+        return larger_or_smaller
+
+    def remainder(x: Any, y: Any) -> Any:
+        return torch.copysign(torch.remainder(x, y), y)  # as NumPy's; torch gives a zero the sign of x
+
     special: dict[str, Callable[..., Any]] = {
+        "maximum": second(torch.maximum),
+        "minimum": second(torch.minimum),
+        "remainder": remainder,
         "positive": torch.clone,
         "real": lambda x: x.real.clone() if x.is_complex() else x,
         "imag": lambda x: x.imag.clone() if x.is_complex() else torch.zeros_like(x),

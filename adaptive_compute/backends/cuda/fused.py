@@ -59,8 +59,8 @@ template <> struct Cast<Brain, float> { static __device__ Brain of(float x) {
 template <> struct Cast<bool, Half> { static __device__ bool of(Half x) { return x.bits & 0x7fff; } };
 template <> struct Cast<bool, Brain> { static __device__ bool of(Brain x) { return x.bits & 0x7fff; } };
 template <class T> __device__ inline T nan_first(T a, T b, bool left) { return (left || a != a) ? a : b; }
-template <class T> __device__ inline T maximum_(T a, T b) { return nan_first(a, b, a >= b); }
-template <class T> __device__ inline T minimum_(T a, T b) { return nan_first(a, b, a <= b); }
+template <class T> __device__ inline T maximum_(T a, T b) { return nan_first(a, b, a > b); }
+template <class T> __device__ inline T minimum_(T a, T b) { return nan_first(a, b, a < b); }
 template <class T> __device__ inline T sign_(T x) {
   return x > T(0) ? T(1) : (x < T(0) ? T(-1) : (x == T(0) ? T(0) : x)); }
 template <class T> __device__ inline T int_divide(T a, T b) {
@@ -216,6 +216,8 @@ def unwritable(steps: Program) -> str | None:
     for value in steps.values:
         if value.args and _term(value, ["x"] * len(value.args)) is None:
             return f"there is no {value.op} of {value.loop} in the generated kernels"
+        if value.op == "power" and value.loop.startswith("int") and steps.values[value.args[1]].op != "const":
+            return "an integer power may have a negative exponent, and a GPU cannot refuse it without a wait"
     return None
 
 
