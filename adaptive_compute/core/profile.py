@@ -7,7 +7,6 @@ import json
 import math
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,12 +15,13 @@ from typing import Any, NamedTuple
 
 from .curve import Curve, Estimate, Measurement
 from .errors import MissingProfileError, ProfileError
+from .files import write_atomically
 
 __all__ = ["Curve", "Estimate", "Link", "Measurement", "Profile", "Section", "default_path"]
 
 SCHEMA = 1
 # Part of every section's validators: times measured by another method are not comparable.
-TIMING_METHOD = "1"
+TIMING_METHOD = "2"
 # What no measurement exceeds: coordinates are logarithms of sizes, and nobody waits eleven days for one sample.
 LARGEST_PLACE, LONGEST = 128.0, 1e6
 
@@ -205,17 +205,7 @@ class Profile:
         text = json.dumps(self.as_dict(), indent=1)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(name, path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(name)
-                raise
+            write_atomically(path, lambda file: file.write(text.encode()))
         except OSError as error:
             raise ProfileError(f"cannot write {path}: {error}") from None
 

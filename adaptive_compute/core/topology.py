@@ -8,11 +8,9 @@ its cost follows the tiles that are kept and not the product of the lengths.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import operator
 import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from .errors import ArgumentError
+from .files import write_atomically
 
 VERSION = 1  # of the file format
 # Modules that are loaded when one of their kinds is asked for.
@@ -126,19 +125,8 @@ class Topology:
         path : path-like
             File to write, used exactly as given.
         """
-        target = Path(path)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                arrays: dict[str, Any] = {"kind": self.kind, "version": VERSION, **self.to_arrays()}
-                np.savez(file, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
+        arrays: dict[str, Any] = {"kind": self.kind, "version": VERSION, **self.to_arrays()}
+        write_atomically(Path(path), lambda file: np.savez(file, **arrays))
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Any:
