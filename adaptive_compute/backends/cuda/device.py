@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from importlib import import_module
@@ -40,7 +41,9 @@ def needs(library: str) -> bool | str:
         wanted = {"cupy": "'adaptive-compute[cuda13]' or [cuda12]"}.get(library, library)
         return f"{library} is not installed (pip install {wanted})"
     try:
-        import_module(library)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a library says of its surroundings when it is loaded
+            import_module(library)
     except Exception as error:  # a library built for another CUDA fails in its own way
         return f"{library} is installed and does not load: {memory.first_line(error)}"
     return True

@@ -8,6 +8,7 @@ module's own templates and of numbers: nothing of a caller's text gets into it.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -324,7 +325,8 @@ def compiled(text: str, index: int) -> Any:
     """Return the kernel of a source, compiled for a GPU."""
     import cupy
 
-    with cupy.cuda.Device(index):
+    with cupy.cuda.Device(index), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # CuPy's about where it looks for headers that this source does not need
         kernel = cupy.RawKernel(text, "compute", ("--std=c++17",))
         kernel.compile()
     return kernel
