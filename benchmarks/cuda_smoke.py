@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import traceback
 import warnings
 from collections.abc import Callable
@@ -197,12 +198,42 @@ def explained() -> str:
     return str(ac.explain(ac.fft, x))
 
 
+def many_calls() -> str:
+    """Ten thousand mixed calls, after which no more memory may be in use than after the first two thousand."""
+    import torch
+
+    rng = np.random.default_rng(0)
+    x = torch.randn(64, 512, dtype=torch.complex64, device="cuda")
+    a = torch.rand(3, 4096, device="cuda")
+    q = torch.randn(2, 4, 128, 64, dtype=torch.float16, device="cuda")
+    host = rng.standard_normal((8, 256))
+    calls = (
+        lambda n: ac.fft(x[:n]), lambda n: ac.evaluate("a*b + sin(c)", a=a[0, : 8 * n], b=a[1, : 8 * n], c=a[2, : 8 * n]),
+        lambda n: ac.sum(a[:, :n], axis=1), lambda n: ac.attention(q[..., :n, :], q, q, mask=None),
+        lambda n: ac.to(ac.to(host[: n % 8 + 1], "cuda"), "cpu"), lambda n: ac.scatter_add(a[0, :n], np.arange(n) % 7, 7),
+    )  # fmt: skip
+    seen = []
+    for number in range(10_000):
+        calls[number % len(calls)](int(rng.integers(1, 9)) * 8)
+        if number in (1_999, 9_999):
+            torch.cuda.synchronize()
+            seen.append((torch.cuda.memory_allocated(), torch.cuda.memory_reserved()))
+    assert seen[1][0] <= seen[0][0] + (1 << 20), seen
+    assert seen[1][1] <= seen[0][1] + (4 << 20), seen
+    return f"allocated and reserved bytes after 2,000 and 10,000 calls: {seen}"
+
+
+ACTIONS = (
+    facts, links, half, scalars, cupy_arrays, gradient, every_kernel, attention, gqa, memory_runs_out, many_calls, explained,
+)  # fmt: skip
+
+
 def main() -> None:
+    """Run the checks that the command line names, or all."""
     warnings.simplefilter("ignore", AdaptiveWarning)
-    for action in (
-        facts, links, half, scalars, cupy_arrays, gradient, every_kernel, attention, gqa, memory_runs_out, explained,
-    ):  # fmt: skip
-        check(action.__name__, action)
+    for action in ACTIONS:
+        if len(sys.argv) < 2 or action.__name__ in sys.argv[1:]:
+            check(action.__name__, action)
     raise SystemExit(1 if failures else 0)
 
 

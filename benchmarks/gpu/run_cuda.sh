@@ -24,6 +24,9 @@ part() {  # part NAME SECONDS COMMAND...
 tests="-q --maxfail=25 --no-header -p no:cacheprovider --tb=short"
 part smoke 60 "$python" -m benchmarks.cuda_smoke
 part figures 110 "$python" -m benchmarks.cuda --quick --output "$out/cuda.json"
+if command -v compute-sanitizer >/dev/null; then
+  part sanitizer 45 compute-sanitizer --tool memcheck "$python" -m benchmarks.cuda_smoke scalars
+fi
 part gather 30 "$python" -m pytest $tests tests/conformance/test_gather.py --backend cuda
 part reduce 30 "$python" -m pytest $tests tests/conformance/test_reduce.py --backend cuda
 part attention 50 "$python" -m pytest $tests tests/conformance/test_attention.py --backend cuda

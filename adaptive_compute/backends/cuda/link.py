@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from functools import cache
@@ -165,3 +166,6 @@ def release() -> None:
     with _releasing:
         for index in range(len(driver.found().gpus) if stager.cache_info().currsize else 0):
             stager(index).release()
+    empty = getattr(sys.modules["torch"]._C, "_host_emptyCache", None) if "torch" in sys.modules else None
+    if empty is not None:
+        empty()
