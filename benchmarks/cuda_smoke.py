@@ -208,10 +208,13 @@ def many_calls() -> str:
     q = torch.randn(2, 4, 128, 64, dtype=torch.float16, device="cuda")
     host = rng.standard_normal((8, 256))
     calls = (
-        lambda n: ac.fft(x[:n]), lambda n: ac.evaluate("a*b + sin(c)", a=a[0, : 8 * n], b=a[1, : 8 * n], c=a[2, : 8 * n]),
-        lambda n: ac.sum(a[:, :n], axis=1), lambda n: ac.attention(q[..., :n, :], q, q, mask=None),
-        lambda n: ac.to(ac.to(host[: n % 8 + 1], "cuda"), "cpu"), lambda n: ac.scatter_add(a[0, :n], np.arange(n) % 7, 7),
-    )  # fmt: skip
+        lambda n: ac.fft(x[:n]),
+        lambda n: ac.evaluate("a*b + sin(c)", a=a[0, : 8 * n], b=a[1, : 8 * n], c=a[2, : 8 * n]),
+        lambda n: ac.sum(a[:, :n], axis=1),
+        lambda n: ac.attention(q[..., :n, :], q, q),
+        lambda n: ac.to(ac.to(host[: n % 8 + 1], "cuda"), "cpu"),
+        lambda n: ac.scatter_add(a[0, :n], np.arange(n) % 7, 7),
+    )
     seen = []
     for number in range(10_000):
         calls[number % len(calls)](int(rng.integers(1, 9)) * 8)
@@ -224,7 +227,8 @@ def many_calls() -> str:
 
 
 ACTIONS = (
-    facts, links, half, scalars, cupy_arrays, gradient, every_kernel, attention, gqa, memory_runs_out, many_calls, explained,
+    facts, links, half, scalars, cupy_arrays, gradient, every_kernel, attention, gqa, memory_runs_out, many_calls,
+    explained,
 )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ part() {  # part NAME SECONDS COMMAND...
   summary+=("$name: exit $code after $((SECONDS - start)) s")
 }
 tests="-q --maxfail=25 --no-header -p no:cacheprovider --tb=short"
-part smoke 60 "$python" -m benchmarks.cuda_smoke
+part smoke 80 "$python" -m benchmarks.cuda_smoke
 part figures 110 "$python" -m benchmarks.cuda --quick --output "$out/cuda.json"
 if command -v compute-sanitizer >/dev/null; then
   part sanitizer 45 compute-sanitizer --tool memcheck "$python" -m benchmarks.cuda_smoke scalars
