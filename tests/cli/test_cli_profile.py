@@ -38,7 +38,8 @@ def test_json_holds_the_profile_and_the_rows_and_replaces_the_bad_file_that_was_
     result = adaptive(*LIMITED, "--json", "--output", other)
     data = json.loads(result.stdout)  # and nothing else on stdout
     assert f"replaced: {other}" in result.stderr
-    assert Profile.load(other).sections.keys() == Profile.from_dict(data).sections.keys() == {"cpu"}
+    assert "cpu" in Profile.load(other).sections
+    assert Profile.load(other).sections.keys() == Profile.from_dict(data).sections.keys()
     assert not adaptive.profile.exists()
     assert data["path"] == str(other)
     row = data["rows"][0]
@@ -115,7 +116,8 @@ def test_another_machines_profile_is_set_aside_with_the_reason(profiled, adaptiv
     adaptive.profile.write_text(json.dumps(data))
     result = adaptive("explain", "fft", "--shape", "64", "--dtype", "complex64", "--json")
     assert "processor was Abacus 9000" in result.stderr
-    assert {c["compute_s"] for c in json.loads(result.stdout)["candidates"]} == {None}
+    on_cpu = [c for c in json.loads(result.stdout)["candidates"] if c["device"] == "cpu"]
+    assert {c["compute_s"] for c in on_cpu} == {None}
 
 
 # Keeping what was there
