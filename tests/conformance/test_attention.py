@@ -34,6 +34,12 @@ def run(kernel, function, *args, **kwargs):
             return None
 
 
+def widest(kernel):
+    """Return float64, or float32 where the kernel refuses it."""
+    wide = run(kernel, attention, *operands((1, 2, 4), dtype="float64"))
+    return "float32" if wide is None else "float64"
+
+
 def kept_pairs(mask, lq, lk):
     """Return a mask argument as a boolean array."""
     if mask is None or isinstance(mask, np.ndarray):
@@ -115,7 +121,9 @@ def test_every_mask(kernel, name, dtype):
     q, k, v = operands((2, 3, LQ, 40), (2, 3, LK, 40), dtype=dtype)
     out, lse = reference(q, k, v, MASKS[name])
     got = run(kernel, attention, q, k, v, mask=MASKS[name])
-    assert got is not None
+    if got is None:
+        assert dtype != widest(kernel)
+        return
     assert got.dtype == dtype
     assert error(got, out) <= BOUND[dtype]
     both = run(kernel, attention, q, k, v, mask=MASKS[name], return_lse=True)
@@ -193,19 +201,21 @@ def test_bias_and_its_gradient(kernel, shape):
 
 
 def test_gradient_through_the_logsumexp(kernel):
-    arrays = operands((3, 40, 8), (3, 50, 8), dtype="float64")
+    dtype = widest(kernel)
+    bound = {"float32": 2e-6, "float64": 1e-13}[dtype]
+    arrays = operands((3, 40, 8), (3, 50, 8), dtype=dtype)
     rng = np.random.default_rng(6)
     grad, dlse = rng.standard_normal((3, 40, 8)), rng.standard_normal((3, 40))
     expected = exact_gradients(arrays, Window(9), grad, dlse=dlse)
     found = run(kernel, gradients, *arrays, grad, Window(9), dlse=dlse)
     assert (found is None) == (kernel.name == "sdpa")
     for got, exact in zip(found or (), expected):
-        assert error(got, exact) <= 1e-13
+        assert error(got, exact) <= bound
     leaves = [torch.tensor(a, requires_grad=True) for a in arrays]
     out, lse = run(kernel, attention, *leaves, mask=Window(9), return_lse=True)
-    torch.autograd.backward([out, lse], [torch.tensor(grad), torch.tensor(dlse)])
+    torch.autograd.backward([out, lse], [torch.tensor(grad, dtype=out.dtype), torch.tensor(dlse, dtype=lse.dtype)])
     for leaf, exact in zip(leaves, expected):
-        assert error(leaf.grad, exact) <= 1e-13
+        assert error(leaf.grad, exact) <= bound
 
 
 def test_second_derivatives(kernel):
@@ -225,23 +235,28 @@ def test_second_derivatives(kernel):
 @pytest.mark.parametrize("size", [30.0, 1e4])
 @pytest.mark.parametrize("name", ["none", "causal", "window", "array", "empty-rows"])
 def test_large_scores_do_not_overflow(kernel, name, size):
-    arrays = operands((2, LQ, 16), (2, LK, 16), dtype="float64", seed=7)
-    arrays[0] *= size
+    dtype = widest(kernel)
+    arrays = operands((2, LQ, 16), (2, LK, 16), dtype=dtype, seed=7)
+    arrays[0] *= np.float32(size)
     out, _ = reference(*arrays, MASKS[name])
-    assert error(run(kernel, attention, *arrays, mask=MASKS[name]), out) <= 1e-10
+    # A score of float32 is off by its own rounding, which the exponential turns into a relative error.
+    bound = {"float32": 5 * size * 2.0**-23, "float64": 1e-10}[dtype]
+    assert error(run(kernel, attention, *arrays, mask=MASKS[name]), out) <= bound
 
 
 def test_a_bias_that_is_minus_infinity_or_very_low(kernel):
-    q, k, v = operands((2, 60, 16), dtype="float64")
-    bias = np.zeros((60, 60))
+    dtype = widest(kernel)
+    bound = {"float32": 5000 * 2.0**-23, "float64": 1e-11}[dtype]  # the rounding of a score of 5000
+    q, k, v = operands((2, 60, 16), dtype=dtype)
+    bias = np.zeros((60, 60), dtype)
     bias[:, 30:] = -np.inf
     bias[5] = -np.inf
     bias[7] = -5000.0  # all keys alike: a constant, which changes the logsumexp alone
     out, lse = reference(q, k, v, bias=bias)
-    assert error(run(kernel, attention, q, k, v, bias=bias), out) <= 1e-11
+    assert error(run(kernel, attention, q, k, v, bias=bias), out) <= bound
     both = run(kernel, attention, q, k, v, bias=bias, return_lse=True)
     if both is not None:
-        assert error(both[1], lse) <= 1e-11
+        assert error(both[1], lse) <= bound
 
 
 @pytest.mark.parametrize("heads", [(8, 8), (8, 2), (6, 3), (4, 1)])
@@ -261,14 +276,15 @@ def test_grouped_heads(kernel, heads, per_head):
 
 
 def test_gradients_of_large_scores_do_not_overflow(kernel):
-    arrays = operands((2, LQ, 16), (2, LK, 16), dtype="float64", seed=7)
-    arrays[0] *= 20.0
+    dtype = widest(kernel)
+    arrays = operands((2, LQ, 16), (2, LK, 16), dtype=dtype, seed=7)
+    arrays[0] *= np.float32(20)
     grad = np.random.default_rng(1).standard_normal((2, LQ, 16))
     for name in ("none", "window", "empty-rows"):
         found = run(kernel, gradients, *arrays, grad, MASKS[name])
         assert found is not None
         for got, expected in zip(found, exact_gradients(arrays, MASKS[name], grad)):
-            assert error(got, expected) <= 1e-10
+            assert error(got, expected) <= {"float32": 100 * 2.0**-23, "float64": 1e-10}[dtype]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -287,6 +303,9 @@ def test_half_precision(kernel, dtype):
 def test_precision_of_the_bulk_work(kernel, dtype, precision, bound):
     q, k, v = operands((2, LQ, 32), (2, LK, 32), dtype=dtype)
     got = run(kernel, attention, q, k, v, mask=Causal(), precision=precision)
+    if got is None:
+        assert widest(kernel) == "float32"
+        return
     assert got.dtype == dtype
     assert error(got, reference(q, k, v, Causal())[0]) <= bound
     scoped = run(kernel, ac.using(precision=precision)(attention), q, k, v, mask=Causal())
@@ -318,12 +337,13 @@ def test_masks_broadcast_over_some_axes(kernel):
 @pytest.mark.parametrize("mask", [None, Causal(), Window(3)], ids=str)
 def test_edge_lengths(kernel, lengths, mask):
     lq, lk = lengths
-    q, k, v = operands((2, lq, 8), (2, lk, 8), dtype="float64")
+    dtype = widest(kernel)
+    q, k, v = operands((2, lq, 8), (2, lk, 8), dtype=dtype)
     got = run(kernel, attention, q, k, v, mask=mask)
     if got is None:
         assert kernel.name == "sdpa"
         return
-    assert error(got, reference(q, k, v, mask)[0]) <= 1e-14
+    assert error(got, reference(q, k, v, mask)[0]) <= BOUND[dtype]
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 5, 4), (2, 0, 5, 4), (2, 3, 5, 0)], ids=str)
@@ -369,6 +389,9 @@ def test_any_shape_stride_and_mask(kernel, data):
     ]))  # fmt: skip
     scale = draw(st.sampled_from([None, 0.3, -1.0, 0.0]))
     got = run(kernel, attention, q, k, v, mask=mask, enable_gqa=True, scale=scale)
+    if got is None:
+        assert dtype != widest(kernel)
+        return
     assert error(got, reference(q, k, v, mask, scale=scale)[0]) <= 10 * BOUND[dtype]
     for a, copy in zip((q, k, v), before):
         assert np.array_equal(a, copy)
@@ -410,7 +433,7 @@ def test_eight_threads_on_one_plan(kernel):
 
     def call():
         for _ in range(2):
-            with ac.using(kernel=kernel.name):
+            with ac.using(kernel=kernel.name, device=kernel.device):
                 if not np.array_equal(attention(q, k, v, mask=Window(200)), expected):
                     wrong.append(1)
 
