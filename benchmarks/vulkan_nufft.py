@@ -149,10 +149,10 @@ def main_step(request: Request, memory: list[Any], repeats: int) -> tuple[float,
             coordinates = [b.operand(1 + n, 4 * count) for n in range(p.dim)]
             nufft_steps.make_ready(b, grid, points, coordinates, b.table(periodic(p.dim)), turns=False)
         if p.type == 1:
-            target = b.result(0, 8 * grid.count)
+            target = b.result(0, 8 * grid.total)
             nufft_steps.spread(b, grid, points, data, target, range(1), 1, turns=False)
         else:
-            fine, target = b.scratch(8 * grid.count), b.result(0, 8 * count)
+            fine, target = b.scratch(8 * grid.total), b.result(0, 8 * count)
             nufft_steps.modes(b, grid, data, fine, p.n_modes, range(1), to_grid=True, order=0)
             nufft_steps.interpolate(b, grid, points, fine, target, range(1), 1, turns=False)
         made.append(b.program())

@@ -92,6 +92,10 @@ class ArrayKind:
         """Return values as an array of this kind, with the device and the real dtype of another."""
         raise NotImplementedError
 
+    def extremes(self, array: Any) -> tuple[float, float]:
+        """Return the smallest and the largest element; one of them is not finite where any element is not."""
+        return float(array.min()), float(array.max())
+
     def needs_gradient(self, array: Any) -> bool:
         """Tell whether a call with this operand must be recorded for differentiation."""
         return False

@@ -67,6 +67,7 @@ void main() {
     if (TO_GRID == 0u) {
         target[(transform + BEFORE) * (N0 * N1 * N2) + i] = source[transform * stride + place] * factor;
     } else {
-        target[transform * (N0 * N1 * N2) + i] = inside ? source[(transform + BEFORE) * stride + place] * factor : vec2(0.0);
+        vec2 value = inside ? source[(transform + BEFORE) * stride + place] * factor : vec2(0.0);
+        target[transform * (N0 * N1 * N2) + i] = value;
     }
 }

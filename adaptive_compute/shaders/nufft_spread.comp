@@ -184,7 +184,8 @@ void main() {
             for (uint word = 0u; word < (LOCAL + 31u) / 32u; word++) {
                 uint mask = kept_mask[word];
                 total += bitCount(mask);
-                before += word < me / 32u ? bitCount(mask) : word == me / 32u ? bitCount(mask & ((1u << (me % 32u)) - 1u)) : 0u;
+                uint below = word == me / 32u ? (1u << (me % 32u)) - 1u : word < me / 32u ? 0xFFFFFFFFu : 0u;
+                before += bitCount(mask & below);
             }
             if (keep) waiting[count + before] = i;
             count += total;

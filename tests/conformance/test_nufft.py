@@ -79,6 +79,16 @@ def run(kernel, *args, **kwargs):
     return None
 
 
+@pytest.fixture
+def widest(kernel):
+    """The precision to test in, and the smallest eps: single where double is refused."""
+    results = []
+    for sizes, count in ((SIZES, 50), (LARGE, 200)):
+        data, points, _, modes = problem(1, 2, "double", np.random.default_rng(0), count=count, modes=sizes[2])
+        results.append(run(kernel, 1, 2, data, points, [], modes))
+    return ("single", 1e-6) if all(result is None for result in results) else ("double", 0.0)
+
+
 def relative(result, exact):
     return np.linalg.norm((result - exact).ravel()) / np.linalg.norm(exact.ravel())
 
@@ -112,11 +122,12 @@ def test_error_over_tolerances_signs_and_orders(kernel, dim, nufft_type, precisi
             assert relative(got, exact[index]) <= bound(eps, max(modes), precision)
 
 
-def test_every_kernel_runs_something(kernel, rng):
+def test_every_kernel_runs_something(kernel, widest, rng):
     """What refuses one of the sweep's sizes takes the other: no kernel passes by refusing everything."""
+    precision, _ = widest
     results = []
     for sizes, count in ((SIZES, 50), (LARGE, 200)):
-        data, points, targets, modes = problem(1, 2, "double", rng, count=count, modes=sizes[2])
+        data, points, targets, modes = problem(1, 2, precision, rng, count=count, modes=sizes[2])
         results.append(run(kernel, 1, 2, data, points, targets, modes))
     assert any(result is not None for result in results)
 
@@ -140,24 +151,28 @@ def test_error_with_many_modes(kernel, nufft_type, precision, rng):
 
 @pytest.mark.parametrize("modes", [(1,), (2,), (3,), (16,), (17,), (101,), (257,), (1, 1), (2, 7), (40, 1), (1, 2, 9)])
 @pytest.mark.parametrize("nufft_type", [1, 2])
-def test_odd_even_and_single_modes(kernel, nufft_type, modes, rng):
+def test_odd_even_and_single_modes(kernel, nufft_type, modes, widest, rng):
+    precision, least = widest
     for modeord in (0, 1):
-        data, points, _, _ = problem(nufft_type, len(modes), "double", rng, count=23, modes=modes)
-        got = run(kernel, nufft_type, len(modes), data, points, [], modes, eps=1e-11, isign=1, modeord=modeord)
+        data, points, _, _ = problem(nufft_type, len(modes), precision, rng, count=23, modes=modes)
+        got = run(
+            kernel, nufft_type, len(modes), data, points, [], modes, eps=max(1e-11, least), isign=1, modeord=modeord
+        )
         if got is not None:
             exact = direct_sum(nufft_type, data, points, (), modes, 1, modeord)
-            assert relative(got, exact) <= bound(1e-11, max(modes), "double")
+            assert relative(got, exact) <= bound(max(1e-11, least), max(modes), precision)
 
 
 @pytest.mark.parametrize(("dim", "nufft_type"), TYPES)
 @pytest.mark.parametrize("batch", [(1,), (2,), (5,)])
-def test_several_transforms(kernel, dim, nufft_type, batch, rng):
-    data, points, targets, modes = problem(nufft_type, dim, "double", rng, batch=batch)
-    got = run(kernel, nufft_type, dim, data, points, targets, modes, eps=1e-10, isign=-1)
+def test_several_transforms(kernel, dim, nufft_type, batch, widest, rng):
+    precision, least = widest
+    data, points, targets, modes = problem(nufft_type, dim, precision, rng, batch=batch)
+    got = run(kernel, nufft_type, dim, data, points, targets, modes, eps=max(1e-10, least), isign=-1)
     if got is not None:
         exact = direct_sum(nufft_type, data, points, targets, modes, -1)
         assert got.shape == exact.shape
-        assert relative(got, exact) <= bound(1e-10, max(modes), "double")
+        assert relative(got, exact) <= bound(max(1e-10, least), max(modes), precision)
 
 
 @pytest.mark.parametrize("precision", PRECISION)
@@ -184,16 +199,18 @@ def test_type_3_away_from_the_origin(kernel, precision, rng):
 
 
 @pytest.mark.parametrize(("dim", "nufft_type"), TYPES)
-def test_adjoint(kernel, dim, nufft_type, rng):
+def test_adjoint(kernel, dim, nufft_type, widest, rng):
     """<A u, v> = <u, A* v>, through Plan.execute and execute_adjoint."""
-    eps = 1e-11
-    u, points, targets, modes = problem(nufft_type, dim, "double", rng, batch=(2,))
-    plan = nufft.Plan(nufft_type, dim if nufft_type == 3 else modes, 2, eps, 1)
+    precision, least = widest
+    eps = max(1e-11, least)
+    u, points, targets, modes = problem(nufft_type, dim, precision, rng, batch=(2,))
+    plan = nufft.Plan(nufft_type, dim if nufft_type == 3 else modes, 2, eps, 1, u.dtype.name)
     plan.setpts(*points, *[None] * (3 - dim), *targets)
     with ac.using(kernel=kernel.name, device=kernel.device):
         try:
             forward = plan.execute(u)
             v = rng.standard_normal(forward.shape) + 1j * rng.standard_normal(forward.shape)
+            v = v.astype(u.dtype)
             back = plan.execute_adjoint(v)
         except NoKernelError:
             return
@@ -203,18 +220,19 @@ def test_adjoint(kernel, dim, nufft_type, rng):
 
 
 @pytest.mark.parametrize(("dim", "nufft_type"), TYPES)
-def test_no_points(kernel, dim, nufft_type):
-    empty, none, few = np.zeros(0), np.zeros((3, 0), complex), np.arange(4.0)
+def test_no_points(kernel, dim, nufft_type, widest):
+    real, cplx = PRECISION[widest[0]]
+    empty, none, few = np.zeros(0, real), np.zeros((3, 0), cplx), np.arange(4, dtype=real)
     if nufft_type == 1:
         got = run(kernel, 1, dim, none, [empty] * dim, [], SIZES[dim])
         expected = np.zeros((3, *SIZES[dim]))
     elif nufft_type == 2:
-        got = run(kernel, 2, dim, np.ones((3, *SIZES[dim]), complex), [empty] * dim, [], None)
+        got = run(kernel, 2, dim, np.ones((3, *SIZES[dim]), cplx), [empty] * dim, [], None)
         expected = none
     else:
         got = run(kernel, 3, dim, none, [empty] * dim, [few] * dim, None)
         expected = np.zeros((3, 4))
-        nothing = run(kernel, 3, dim, np.ones((3, 4), complex), [few] * dim, [empty] * dim, None)
+        nothing = run(kernel, 3, dim, np.ones((3, 4), cplx), [few] * dim, [empty] * dim, None)
         assert nothing is None or nothing.shape == (3, 0)
     if got is not None:
         np.testing.assert_array_equal(got, expected)
@@ -222,8 +240,9 @@ def test_no_points(kernel, dim, nufft_type):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize(("dim", "nufft_type"), TYPES)
-def test_points_that_are_not_finite(kernel, dim, nufft_type, bad, rng):
-    data, points, targets, modes = problem(nufft_type, dim, "double", rng, count=600)
+def test_points_that_are_not_finite(kernel, dim, nufft_type, bad, widest, rng):
+    precision, _ = widest
+    data, points, targets, modes = problem(nufft_type, dim, precision, rng, count=600)
     if run(kernel, nufft_type, dim, data, points, targets, modes) is None:
         return
     good = run(kernel, nufft_type, dim, data, points, targets, modes)
@@ -242,8 +261,9 @@ def test_points_that_are_not_finite(kernel, dim, nufft_type, bad, rng):
     np.testing.assert_allclose(run(kernel, nufft_type, dim, data, points, targets, modes), good, atol=1e-9)
 
 
-def test_values_that_are_not_finite_stay_theirs(kernel, rng):
-    data, points, _, modes = problem(1, 1, "double", rng, batch=(2,))
+def test_values_that_are_not_finite_stay_theirs(kernel, widest, rng):
+    precision, _ = widest
+    data, points, _, modes = problem(1, 1, precision, rng, batch=(2,))
     data[0, 3] = np.nan
     got = run(kernel, 1, 1, data, points, [], modes)
     if got is not None:
@@ -251,24 +271,26 @@ def test_values_that_are_not_finite_stay_theirs(kernel, rng):
         assert np.isfinite(got[1]).all()
 
 
-def test_points_changed_in_place(kernel, rng):
-    data, points, _, modes = problem(1, 2, "double", rng, count=700)
+def test_points_changed_in_place(kernel, widest, rng):
+    precision, least = widest
+    data, points, _, modes = problem(1, 2, precision, rng, count=700)
     if run(kernel, 1, 2, data, points, [], modes) is None:
         return
     for place in (0, 1, 350, 698):  # one element alone, wherever it is
         points[1][place] += 0.5
-        got = run(kernel, 1, 2, data, points, [], modes, eps=1e-9)
-        assert relative(got, direct_sum(1, data, points, (), modes)) <= bound(1e-9, 12, "double")
+        got = run(kernel, 1, 2, data, points, [], modes, eps=max(1e-9, least))
+        assert relative(got, direct_sum(1, data, points, (), modes)) <= bound(max(1e-9, least), 12, precision)
 
 
-def test_more_point_sets_than_a_plan_keeps(kernel, rng):
-    problems = [problem(2, 1, "double", rng) for _ in range(7)]
+def test_more_point_sets_than_a_plan_keeps(kernel, widest, rng):
+    precision, least = widest
+    problems = [problem(2, 1, precision, rng) for _ in range(7)]
     exact = [direct_sum(2, p[0], p[1], (), p[3]) for p in problems]
     for index in [0, 1, 2, 3, 4, 5, 6, 0, 6, 1, 5, 1, 1, 0]:
         data, points, _, modes = problems[index]
-        got = run(kernel, 2, 1, data, points, [], modes, eps=1e-9, isign=1)
+        got = run(kernel, 2, 1, data, points, [], modes, eps=max(1e-9, least), isign=1)
         if got is not None:
-            assert relative(got, exact[index]) <= bound(1e-9, 37, "double")
+            assert relative(got, exact[index]) <= bound(max(1e-9, least), 37, precision)
 
 
 @settings(max_examples=25, deadline=None)
@@ -304,8 +326,9 @@ def test_any_layout(kernel, dim, nufft_type, count, sides, batch, precision, ste
 
 
 @pytest.mark.parametrize(("dim", "nufft_type"), [(1, 1), (2, 2), (2, 3)])
-def test_threads_share_a_plan(kernel, dim, nufft_type, rng):
-    problems = [problem(nufft_type, dim, "double", rng) for _ in range(4)]
+def test_threads_share_a_plan(kernel, dim, nufft_type, widest, rng):
+    precision, least = widest
+    problems = [problem(nufft_type, dim, precision, rng) for _ in range(4)]
     exact = [direct_sum(nufft_type, p[0], p[1], p[2], p[3]) for p in problems]
     failed = []
 
@@ -313,8 +336,10 @@ def test_threads_share_a_plan(kernel, dim, nufft_type, rng):
         for turn in range(12):
             index = (first + turn // 3) % len(problems)
             data, points, targets, modes = problems[index]
-            got = run(kernel, nufft_type, dim, data * (turn + 1), points, targets, modes, eps=1e-8, isign=1)
-            if got is not None and relative(got, exact[index] * (turn + 1)) > bound(1e-8, max(modes), "double"):
+            got = run(kernel, nufft_type, dim, data * (turn + 1), points, targets, modes, eps=max(1e-8, least), isign=1)
+            if got is not None and relative(got, exact[index] * (turn + 1)) > bound(
+                max(1e-8, least), max(modes), precision
+            ):
                 failed.append((first, turn))
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]

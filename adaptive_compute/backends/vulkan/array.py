@@ -171,6 +171,14 @@ class VulkanKind(ArrayKind):
 
         return fitted(array, axis, length)
 
+    def extremes(self, array: Any) -> tuple[float, float]:
+        from .nufft_extent import measured
+
+        if array.dtype != "float32":
+            raise DtypeError(f"Vulkan shaders here take the extent of float32 arrays, not of {array.dtype}")
+        ((low, high, bad),) = measured(runtime(array.device), [array])
+        return (low, high) if bad is None else (float("nan"), float("nan"))
+
     def constant(self, values: np.ndarray, like: Any) -> Any:
         real = {"complex64": "float32", "complex128": "float64"}.get(like.dtype, like.dtype)
         return upload(np.asarray(values).astype(real), like.device)

@@ -21,6 +21,15 @@ _NONE = 0xFFFFFFFF
 
 def extents(owner: Runtime, coordinates: Sequence[VulkanArray], names: Sequence[str]) -> list[tuple[float, float]]:
     """Return the smallest and largest value of each coordinate; raise where one holds what is not finite."""
+    found = measured(owner, coordinates)
+    for (_, _, bad), name in zip(found, names):
+        if bad is not None:
+            raise NufftError(f"{name}[{bad}] is not a finite number; nonuniform points must be")
+    return [(low, high) for low, high, _ in found]
+
+
+def measured(owner: Runtime, coordinates: Sequence[VulkanArray]) -> list[tuple[float, float, int | None]]:
+    """Return each coordinate's smallest and largest finite value, and the number of its first that is not finite."""
     program = _program(tuple(x.size for x in coordinates))
     (memory,) = owner.run_resident(program, [x.memory for x in coordinates])
     found = np.empty((len(coordinates), GROUPS, 3), np.uint32)
@@ -28,13 +37,11 @@ def extents(owner: Runtime, coordinates: Sequence[VulkanArray], names: Sequence[
         owner.download(memory, found)
     finally:
         owner.release(memory)
-    ranges = []
-    for values, name in zip(found, names):
+    ranges: list[tuple[float, float, int | None]] = []
+    for values in found:
         bad = int(values[:, 2].min())
-        if bad != _NONE:
-            raise NufftError(f"{name}[{bad}] is not a finite number; nonuniform points must be")
-        numbers = values[:, :2].view(np.float32)
-        ranges.append((float(numbers[:, 0].min()), float(numbers[:, 1].max())))
+        numbers = np.ascontiguousarray(values[:, :2]).view(np.float32)
+        ranges.append((float(numbers[:, 0].min()), float(numbers[:, 1].max()), None if bad == _NONE else bad))
     return ranges
 
 

@@ -61,7 +61,7 @@ class Grid(NamedTuple):
         return self.cells[::-1]
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         return math.prod(self.cells)
 
     @property

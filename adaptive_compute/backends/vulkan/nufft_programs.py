@@ -49,7 +49,7 @@ class Programs(NamedTuple):
         counts = [points_of(request), *([outputs_of(request)] if request.params.type == 3 else [])]
         bins = [math.prod(grid.bin_counts) + 1 for grid in grids]
         return max(
-            *(8 * grid.count for grid in grids), *(4 * n for n in bins), *(4 * n * request.params.dim for n in counts)
+            *(8 * grid.total for grid in grids), *(4 * n for n in bins), *(4 * n * request.params.dim for n in counts)
         )
 
 
@@ -71,8 +71,8 @@ def _build(request: Request, grids: tuple[Grid, ...], limits: Limits, largest: i
             first, second = (b.operand(1 + len(coordinates) + n, size) for n in (0, 1))
             steps.make_ready(b, grids[0], points, buffers[: p.dim], first, turns=True)
             steps.make_ready(b, grids[1], targets, buffers[p.dim :], second, turns=True)
-    per = max(1, min(p.n_trans, LARGEST_GROUPS, largest // (8 * max(count, *(grid.count for grid in grids)))))
-    fine = [b.scratch(8 * min(per, p.n_trans) * grid.count) for grid in grids]
+    per = max(1, min(p.n_trans, LARGEST_GROUPS, largest // (8 * max(count, *(grid.total for grid in grids)))))
+    fine = [b.scratch(8 * min(per, p.n_trans) * grid.total) for grid in grids]
     for start in range(0, p.n_trans, per):
         some = range(start, min(start + per, p.n_trans))
         if targets is not None:

@@ -17,7 +17,7 @@ STATES = 4  # that a set of points takes
 class Points(NamedTuple):
     """What is kept of points: their order by bins, positions, where bins begin, and the turns of their phases."""
 
-    count: int
+    number: int
     order: Buffer
     positions: Buffer
     begins: Buffer
@@ -40,7 +40,7 @@ def make_ready(
 
     ``coordinates`` come in the order of the call, the parameters ``places`` in the order of the grid's axes.
     """
-    count, dim = points.count, grid.dim
+    count, dim = points.number, grid.dim
     axes = [*coordinates[::-1], *[coordinates[0]] * (3 - dim)]
     keys = b.scratch(4 * count)
     constants = [LOCAL, count, dim, grid.width, *padded(grid.cells, 1), *padded(grid.bins, 0)]
@@ -63,7 +63,7 @@ def spread(
     turns: bool,
 ) -> None:  # fmt: skip
     """Add the dispatches that spread the strengths of some transforms to a fine grid each."""
-    count, several = points.count, len(transforms)
+    count, several = points.number, len(transforms)
     ordered = b.scratch(8 * count * several)
     b.dispatch(
         "nufft_values", [strengths, points.order, points.turns, ordered], writes=[ordered],
@@ -90,11 +90,11 @@ def interpolate(
     turns: bool, lanes: int | None = None,
 ) -> None:  # fmt: skip
     """Add the dispatch that takes the values of some transforms from a fine grid each."""
-    constants = [INTERPOLATING, lanes or LANES[grid.dim], points.count, *padded(grid.cells, 1), int(turns)]
+    constants = [INTERPOLATING, lanes or LANES[grid.dim], points.number, *padded(grid.cells, 1), int(turns)]
     constants += [transforms.start, sign]
     b.dispatch(
         f"nufft_interpolate_{grid.dim}d_{grid.width}", [points.positions, source, points.order, points.turns, values],
-        writes=[values], groups=over(points.count, INTERPOLATING, len(transforms)), constants=constants,
+        writes=[values], groups=over(points.number, INTERPOLATING, len(transforms)), constants=constants,
     )  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def modes(
     count = 1
     for n in lengths:
         count *= n
-    count = grid.count if to_grid else count
+    count = grid.total if to_grid else count
     constants = [LOCAL, int(to_grid), order, grid.dim, *padded(tuple(lengths)[::-1], 1), *padded(grid.cells, 1)]
     b.dispatch(
         f"nufft_modes_{grid.width}", [source, target], writes=[target],

@@ -220,7 +220,9 @@ def check_range(values: Any, name: str) -> tuple[float, float]:
     if values.shape[0] == 0:
         return 0.0, 0.0
     values = values.detach() if hasattr(values, "detach") else values
-    low, high = float(values.min()), float(values.max())
+    kind = kind_of(values)
+    assert kind is not None
+    low, high = kind.extremes(values)
     if not (math.isfinite(low) and math.isfinite(high)):
         raise NufftError(f"{name} is not finite everywhere (it ranges from {low} to {high}); points must be")
     return low, high

@@ -1,8 +1,8 @@
-"""Write ``nufft_kernel.glsl``, the NUFFT's kernel as polynomials: ``python adaptive_compute/shaders/nufft_kernel.py``.
+"""The NUFFT kernel as polynomials: ``python -m adaptive_compute.backends.vulkan.nufft_kernel`` writes the GLSL.
 
 The kernel is the prolate spheroidal wave function of order zero, the function of a given width that leaves least of its
 energy outside a band [1]_ [2]_. With the fine grid twice as fine as the modes need, the band reaches 3/4 of a cycle a
-cell: what lies above folds back onto the modes. The shape is 0.98 of that limit, where the error over all modes is
+cell: what lies above folds back onto the modes. The shape is 0.99 of that limit, where the error over all modes is
 least.
 
 References
@@ -16,12 +16,13 @@ References
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from numpy.polynomial import chebyshev, legendre
 
-TARGET = Path(__file__).with_name("nufft_kernel.glsl")
+from ...shaders import FOLDER
+
+TARGET = FOLDER / "nufft_kernel.glsl"
 WIDTHS = range(2, 8)
 HIGHEST = 0.25  # the modes' largest frequency, in cycles a cell of the fine grid
 _NODES, _WEIGHTS = legendre.leggauss(120)
@@ -32,7 +33,7 @@ def prolate(width: int) -> np.ndarray:
 
     The function is an eigenvector of a matrix that joins every Legendre polynomial with its neighbours of equal parity.
     """
-    c = 0.98 * np.pi * width * (1 - HIGHEST)
+    c = 0.99 * np.pi * width * (1 - HIGHEST)
     k = np.arange(0, 40 + 2 * int(c), 2)
     diagonal = k * (k + 1) + (2 * k * (k + 1) - 1) / ((2 * k + 3) * (2 * k - 1)) * c**2
     below = k[:-1]
@@ -96,7 +97,7 @@ def _horner(coefficients: np.ndarray, name: str) -> str:
 
 def source() -> Iterator[str]:
     """Yield the lines of the file."""
-    yield "// Written by nufft_kernel.py: the NUFFT's kernel for each WIDTH, and what divides by its Fourier transform."
+    yield "// Written by nufft_kernel.py of the Vulkan backend: the NUFFT's kernel for each WIDTH, and its correction."
     yield "// weights(): the kernel at WIDTH cells; s goes from -1 to 1 while the point goes through a cell, leftwards."
     yield "// corrected(): one over the kernel's transform, t = (4 x frequency in cycles a cell)^2 from 0 to 1."
     for number, width in enumerate(WIDTHS):
