@@ -12,10 +12,14 @@
 // variant: fft_2 -O0 -DSTAGES=2
 // variant: fft_3 -O0 -DSTAGES=3
 // variant: fft_5 -O0 -DSTAGES=5
-// variant: fft_convolve_1 -O0 -DSTAGES=1 -DCONVOLVE
-// variant: fft_convolve_2 -O0 -DSTAGES=2 -DCONVOLVE
-// variant: fft_convolve_3 -O0 -DSTAGES=3 -DCONVOLVE
-// variant: fft_convolve_5 -O0 -DSTAGES=5 -DCONVOLVE
+// variant: fft_few_1 -O0 -DSTAGES=1 -DFEW
+// variant: fft_few_2 -O0 -DSTAGES=2 -DFEW
+// variant: fft_few_3 -O0 -DSTAGES=3 -DFEW
+// variant: fft_few_5 -O0 -DSTAGES=5 -DFEW
+// variant: fft_convolve_1 -O0 -DSTAGES=1 -DFEW -DCONVOLVE
+// variant: fft_convolve_2 -O0 -DSTAGES=2 -DFEW -DCONVOLVE
+// variant: fft_convolve_3 -O0 -DSTAGES=3 -DFEW -DCONVOLVE
+// variant: fft_convolve_5 -O0 -DSTAGES=5 -DFEW -DCONVOLVE
 // variant: fft_n64 -O0 -DSTAGES=2 -DFIXED_N=64 -DFIXED_L=4 -DFIXED_0=16 -DFIXED_1=4 -DFIXED_2=1 -DFIXED_3=1
 // variant: fft_n64_unrolled -DSTAGES=2 -DFIXED_N=64 -DFIXED_L=4 -DFIXED_0=16 -DFIXED_1=4 -DFIXED_2=1 -DFIXED_3=1
 // variant: fft_n256 -O0 -DSTAGES=2 -DFIXED_N=256 -DFIXED_L=16 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=1 -DFIXED_3=1
@@ -24,8 +28,8 @@
 // variant: fft_n1024_unrolled -DSTAGES=3 -DFIXED_N=1024 -DFIXED_L=64 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=4 -DFIXED_3=1
 // variant: fft_n4096 -O0 -DSTAGES=3 -DFIXED_N=4096 -DFIXED_L=256 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=16 -DFIXED_3=1
 // variant: fft_n4096_unrolled -DSTAGES=3 -DFIXED_N=4096 -DFIXED_L=256 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=16 -DFIXED_3=1
-// STAGES: as many as there are (5: four or five). FIXED: length, threads and radices fixed when it is compiled. The
-// second sort transforms, multiplies by binding 5, and transforms back: the middle of Bluestein's algorithm.
+// STAGES: as many as there are (5: four or five). FEW: fewer radices. FIXED: length, threads and radices fixed when it
+// is compiled. CONVOLVE: transform, multiply by binding 5, transform back: the middle of Bluestein's algorithm.
 //
 // Bindings: 0 source, 1 target, 2 roots of the stages, 3 roots between passes (E rows of A then L rows of B, each
 // TW_MOD long: exp(-2 pi i k q / n) = A[i][q] * B[t][q], k = t + place of register i), 4 factors by index (chirp),
@@ -209,9 +213,14 @@ void butterflies##R(uint p, uint first) { \
         [[unroll]] for (uint r = 0; r < R; r++) v[b + COUNT * r] = x[r]; \
     } \
 }
-BUTTERFLIES(2) BUTTERFLIES(3) BUTTERFLIES(4) BUTTERFLIES(5) BUTTERFLIES(6) BUTTERFLIES(7) BUTTERFLIES(8)
-BUTTERFLIES(9) BUTTERFLIES(10) BUTTERFLIES(11) BUTTERFLIES(12) BUTTERFLIES(13) BUTTERFLIES(14) BUTTERFLIES(15)
-BUTTERFLIES(16) BUTTERFLIES(25) BUTTERFLIES(27) BUTTERFLIES(32)
+// Radices that this binary offers: the fewer, the sooner a driver has a pipeline.
+#ifdef FEW
+#define EACH(ONE) ONE(2) ONE(3) ONE(4) ONE(5) ONE(7) ONE(8) ONE(16)
+#else
+#define EACH(ONE) ONE(2) ONE(3) ONE(4) ONE(5) ONE(6) ONE(7) ONE(8) ONE(9) ONE(10) ONE(11) ONE(12) ONE(13) ONE(14) \
+    ONE(15) ONE(16) ONE(25) ONE(27) ONE(32)
+#endif
+EACH(BUTTERFLIES)
 void butterflies1(uint p, uint first) {}
 #ifdef FIXED_0
 #define NAME(R) butterflies##R
@@ -225,8 +234,7 @@ void butterflies1(uint p, uint first) {}
 #define FIXED_4 R4
 #define CHOICE(R) if (radix == R) butterflies##R(p, first);
 void STAGE(uint radix, uint p, uint first) {
-    CHOICE(2) CHOICE(3) CHOICE(4) CHOICE(5) CHOICE(6) CHOICE(7) CHOICE(8) CHOICE(9) CHOICE(10) CHOICE(11) CHOICE(12)
-    CHOICE(13) CHOICE(14) CHOICE(15) CHOICE(16) CHOICE(25) CHOICE(27) CHOICE(32)
+    EACH(CHOICE)
 }
 #endif
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 RADICES = (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 25, 27, 32)
+FEW = (2, 3, 4, 5, 7, 8, 16)  # of the binaries that a driver compiles soonest
 MOST_STAGES = 5
 MOST_POINTS = 32  # in the registers of one thread
 SMALLEST_LOCAL = 1 << 13  # with 32 KiB, the real parts of so many points fit the shared memory of a workgroup
@@ -43,14 +44,14 @@ MEASURED_PASSES: dict[int, tuple[int, ...]] = {}
 
 
 @lru_cache(maxsize=4096)
-def stages(n: int) -> Stages | None:
-    """Return the cheapest stages for a length, or None where it has a prime factor above 13 or needs too many."""
+def stages(n: int, offered: tuple[int, ...] = RADICES) -> Stages | None:
+    """Return the cheapest stages for a length, or None where the radices offered do not make it up."""
     if n == 1:
         return Stages(1, (1,), 1)
-    if n in MEASURED_STAGES:
+    if n in MEASURED_STAGES and set(MEASURED_STAGES[n][0]) <= set(offered):
         return Stages(n, *MEASURED_STAGES[n])
     best, least = None, math.inf
-    for radices in _factorings(n, RADICES[-1], MOST_STAGES):
+    for radices in _factorings(n, offered, MOST_STAGES):
         for threads in sorted({-(-n // r // m) for r in radices for m in range(1, MOST_POINTS // r + 1)}):
             made = Stages(n, radices, threads)
             cost = _cost(made)
@@ -59,14 +60,14 @@ def stages(n: int) -> Stages | None:
     return best
 
 
-def _factorings(n: int, largest: int, most: int) -> Iterator[tuple[int, ...]]:
-    """Yield every product of radices that is n, largest first."""
+def _factorings(n: int, offered: tuple[int, ...], most: int) -> Iterator[tuple[int, ...]]:
+    """Yield every product of the radices that is n, largest first."""
     if n == 1:
         yield ()
     elif most:
-        for radix in RADICES[::-1]:
-            if radix <= largest and n % radix == 0:
-                for rest in _factorings(n // radix, radix, most - 1):
+        for number, radix in reversed(tuple(enumerate(offered))):
+            if n % radix == 0:
+                for rest in _factorings(n // radix, offered[: number + 1], most - 1):
                     yield (radix, *rest)
 
 
@@ -206,9 +207,9 @@ def padded(n: int, words: int, threads: int) -> int:
     least, best, price = 2 * n - 1, 0, math.inf
     for m in _smooth(least, least + least // 4 + 8):
         cut = passes(m, words, threads, most=2)
-        if cut is None:
+        if cut is None or not fits(stages(cut[-1], FEW), words, threads):
             continue
-        made = [stages(part) for part in cut]
+        made = [*(stages(part) for part in cut[:-1]), stages(cut[-1], FEW)]
         total = m * sum(len(s.radices) + 3.0 for s in made if s is not None)
         if total < price:
             best, price = m, total

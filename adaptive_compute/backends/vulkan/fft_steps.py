@@ -76,7 +76,8 @@ class Pass:
         ]  # fmt: skip
         groups = spread_groups(-(-self.lines // group.lines))
         count = len(s.radices)
-        shader = f"{self.shader}_{count if count < 4 else 5}"
+        few = "_few" if self.shader == "fft" and set(s.radices) <= {1, *fft_plan.FEW} else ""
+        shader = f"{self.shader}{few}_{count if count < 4 else 5}"
         if self.shader == "fft":
             shader = FIXED.get(s, shader)
         b.dispatch(shader, buffers, writes=[target], groups=groups, constants=constants)
@@ -344,11 +345,11 @@ def _bluestein(b: Builder, source: Buffer, target: Buffer, axis: Axis, limits: L
     out = (out ^ SWAP_OUT) | FACTOR_OUT | CONJUGATE_FACTOR  # the convolution leaves real and imaginary part exchanged
     ends: dict[str, Any] = {"load": x.kind, "valid": x.count, "storage": x.storage, "length": n}
     finish: dict[str, Any] = {"store": y.kind, "kept": y.count, "scale": axis.scale}
-    parts = [s for s in map(fft_plan.stages, cut) if s is not None]
+    parts = [s for s in (fft_plan.stages(cut[0]), fft_plan.stages(cut[-1], fft_plan.FEW)) if s is not None]
     many = max(axis.before, 1)
-    if len(parts) == 1:
+    if len(cut) == 1:
         one = Pass(
-            parts[0], axis.lines, (int(inner > 1),) * 2, (inner, many, 1), (1, x.pitch, 0, 0), (1, y.pitch, 0, 0),
+            parts[-1], axis.lines, (int(inner > 1),) * 2, (inner, many, 1), (1, x.pitch, 0, 0), (1, y.pitch, 0, 0),
             (inner, inner), flags=into | FACTOR_IN | out, shader="fft_convolve",
             tables={4: chirp, 5: b.table(_pairs(spectrum))}, **ends, **finish,
         )  # fmt: skip
