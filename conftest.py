@@ -6,6 +6,7 @@ names its operation (``OPERATION = "fft"``); each test in it that takes ``kernel
 
 from __future__ import annotations
 
+import importlib.util
 import os
 
 import pytest
@@ -16,6 +17,9 @@ from adaptive_compute.core.registry import registry
 
 for _name in [name for name in os.environ if name.startswith("ADAPTIVE_")]:
     del os.environ[_name]  # the developer's own settings must not decide what a test sees
+
+# Modules whose whole content is written in an optional package's language; doctest collection would import them.
+collect_ignore = [] if importlib.util.find_spec("triton") else ["adaptive_compute/backends/cuda/attention_triton.py"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

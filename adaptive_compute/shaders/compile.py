@@ -1,8 +1,7 @@
 """Compile the GLSL sources to SPIR-V: ``python adaptive_compute/shaders/compile.py [NAME ...]`` (needs glslc).
 
 A source ``name.comp`` gives ``spirv/name.spv``. Where its head holds lines ``// variant: NAME -DX=1 -DY=2``, it gives
-one file for each of these instead; a line ``// switches: -O0`` overrides the usual ones for all of them (glslc's
-optimiser drops ``precise`` from what it unrolls, and leaves nothing for the driver to decide). ``manifest.json`` records for every binary the hash of everything it was made from
+one file for each of these instead. ``manifest.json`` records for every binary the hash of everything it was made from
 (source, included files, switches), so that a test can tell a stale one without the compiler.
 """
 
@@ -23,7 +22,6 @@ FOLDER = Path(__file__).parent
 SPIRV, MANIFEST = FOLDER / "spirv", FOLDER / "manifest.json"
 SWITCHES = ("--target-env=vulkan1.1", "-O")
 _VARIANT = re.compile(r"^// variant: (\S+)((?: -[DO]\S+)*)\s*$", re.MULTILINE)
-_SWITCHES = re.compile(r"^// switches:((?: -\S+)+)\s*$", re.MULTILINE)
 _INCLUDE = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
 
 
@@ -50,11 +48,9 @@ def whole_text(source: Path) -> str:
 def targets() -> Iterator[Target]:
     """Yield every binary that the sources stand for."""
     for source in sorted(FOLDER.glob("*.comp")):
-        text = source.read_text(encoding="utf-8")
-        variants = _VARIANT.findall(text)
-        switches = [switch for found in _SWITCHES.findall(text) for switch in found.split()]
+        variants = _VARIANT.findall(source.read_text(encoding="utf-8"))
         for name, macros in variants or [(source.stem, "")]:
-            yield Target(name, source, (*macros.split(), *switches))
+            yield Target(name, source, tuple(macros.split()))
 
 
 def binary(target: Target) -> bytes:

@@ -119,6 +119,8 @@ const uint C4 = (Q4 + L - 1) / L;
 const uint P1 = R0, P2 = P1 * R1, P3 = P2 * R2, P4 = P3 * R3;
 const uint LAST = R4 > 1 ? R4 : R3 > 1 ? R3 : R2 > 1 ? R2 : R1 > 1 ? R1 : R0;
 const uint CL = (N / LAST + L - 1) / L;
+// Indices that a pass may meet at its load. What can be decided here need not be asked of every point.
+const uint SPAN_IN = N * IN_MOD;
 
 shared float held[SHARED];
 vec2 v[MOST];
@@ -158,7 +160,7 @@ float real_at(uint at) {
 }
 
 vec2 bin(uint base, uint index) {
-    if (index >= VALID) return vec2(0.0);
+    if (VALID < SPAN_IN && index >= VALID) return vec2(0.0);
     if (STORAGE != PAIRS) return vec2(real_at(base + index * A_STEP), 0.0);
     vec2 x = source[base + index * A_STEP];
     return (FLAGS & CONJUGATE_IN) != 0 ? conjugate(x) : x;
@@ -188,12 +190,13 @@ void load() {
     uint line = group * T + c;
     uint base = address(line, A0, A1, A2, A3);
     uint q = (line / IN_DIV) % IN_MOD, column = (line / TW_DIV) % TW_MOD;
-    bool live = line < LINES;
+    bool live = LINES % T == 0 || line < LINES;
     [[unroll]] for (uint i = 0; i < C0 * R0; i++) {
         uint pos = spot(i, R0, C0), index = pos * IN_MOD + q;
-        v[i] = live && pos < N && index < LENGTH ? point(base, index) : vec2(0.0);
+        bool there = live && (C0 * L * R0 == N || pos < N) && (LENGTH >= SPAN_IN || index < LENGTH);
+        v[i] = there ? point(base, index) : vec2(0.0);
         if ((FLAGS & SWAP_IN) != 0) v[i] = v[i].yx;
-        if ((FLAGS & FACTOR_IN) != 0 && index < LENGTH) v[i] = times(v[i], factors[index]);
+        if ((FLAGS & FACTOR_IN) != 0) v[i] = times(v[i], factors[min(index, LENGTH - 1)]);
         if (TWIDDLE == AT_LOAD) v[i] = times(v[i], root_between(i, C0 * R0, column));
     }
 }
@@ -341,10 +344,10 @@ void store() {
     uint base = address(line, B0, B1, B2, B3);
     uint q = (line / OUT_DIV) % OUT_MOD, column = (line / TW_DIV) % TW_MOD;
     if (STORE == HALF) separate();
-    if (line >= LINES) return;
+    if (LINES % T != 0 && line >= LINES) return;
     [[unroll]] for (uint i = 0; i < CL * LAST; i++) {
         uint pos = spot(i, LAST, CL), index = pos * OUT_MOD + q;
-        if (pos >= N || index >= KEPT) continue;
+        if (CL * L * LAST != N && pos >= N || KEPT < N * OUT_MOD && index >= KEPT) continue;
         vec2 x = v[i];
         if (TWIDDLE == AT_STORE) x = times(x, root_between(i, CL * LAST, column));
         if ((FLAGS & FACTOR_OUT) != 0) {

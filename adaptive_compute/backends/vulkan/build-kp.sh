@@ -69,15 +69,20 @@ fi
 if [ "$built" = no ]; then
     pip=("$python" -m pip install --quiet --disable-pip-version-check)
     step "${pip[@]}" pybind11 || fail "pip could not install pybind11"
+    # CMake's own search takes any Python of the PATH; kp's build passes no interpreter on, a toolchain file does.
+    command="$(cd "$(dirname "$(command -v "$python")")" && pwd)/$(basename "$python")"
     if [ "$mode" = print ]; then
         cmakedir="\$($python -m pybind11 --cmakedir)"
-        folder="$(dirname "$python"):\$PATH"
+        toolchain=python.cmake
+        echo "echo 'set(PYTHON_EXECUTABLE \"$command\" CACHE FILEPATH \"\" FORCE)' > $toolchain"
+        toolchain="\$PWD/$toolchain"
     else
         cmakedir=$("$python" -m pybind11 --cmakedir)
-        # CMake takes the first Python of the PATH, which must be this one.
-        folder="$(cd "$(dirname "$(command -v "$python")")" && pwd):$PATH"
+        toolchain=$(mktemp --suffix=.cmake)
+        trap 'rm -f "$toolchain"' EXIT
+        echo "set(PYTHON_EXECUTABLE \"$command\" CACHE FILEPATH \"\" FORCE)" >"$toolchain"
     fi
-    step env PATH="$folder" CMAKE_PREFIX_PATH="$cmakedir" KOMPUTE_OPT_INSTALL=OFF KOMPUTE_OPT_USE_BUILT_IN_FMT=OFF \
+    step env CMAKE_TOOLCHAIN_FILE="$toolchain" CMAKE_PREFIX_PATH="$cmakedir" KOMPUTE_OPT_INSTALL=OFF KOMPUTE_OPT_USE_BUILT_IN_FMT=OFF \
         KOMPUTE_OPT_USE_BUILT_IN_PYBIND11=OFF KOMPUTE_OPT_USE_BUILT_IN_VULKAN_HEADER=OFF \
         KOMPUTE_OPT_DISABLE_VK_DEBUG_LAYERS=ON "${pip[@]}" --no-deps "kp==$KP" ||
         fail "kp $KP could not be built; the compiler's output is above"

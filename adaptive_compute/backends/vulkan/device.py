@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ...core.array import describe, kind_named
 from ...core.profile import TIMING_METHOD
 from ..base import Backend, Kernel
 from . import array as _array
@@ -29,6 +30,7 @@ class VulkanBackend(Backend):
     """Every device that a Vulkan driver offers, software ones included."""
 
     name = "vulkan"
+    accepts = ("torch",)  # as they are, because NumPy has no bfloat16
 
     def available(self) -> bool | str:
         return _installed()
@@ -37,14 +39,9 @@ class VulkanBackend(Backend):
         return f"bash {SCRIPT} {sys.executable}"
 
     def steps(self) -> Sequence[str]:
+        command = ["bash", str(SCRIPT), "--print", sys.executable]
         try:
-            shown = subprocess.run(
-                ["bash", str(SCRIPT), "--print", sys.executable],
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
-            )
+            shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         except (OSError, subprocess.TimeoutExpired):
             return ()  # no bash here; docs/backends/vulkan.md says what it would do
         return tuple(shown.stdout.splitlines())
@@ -83,8 +80,9 @@ class VulkanBackend(Backend):
     def apply(self, device: str, tuning: Mapping[str, Any]) -> None:
         _tuning.apply(device, tuning, _tuning.tunables(_rooms()) if tuning else {})
 
-    def upload(self, host: np.ndarray, device: str) -> Any:
-        return _array.upload(host, device)
+    def upload(self, host: Any, device: str) -> Any:
+        operand = describe(host)
+        return _array.upload(kind_named(operand.kind).to_bits(host), device, operand.dtype)
 
     def download(self, array: Any) -> np.ndarray:
         return _array.download(array)

@@ -13,7 +13,7 @@ from ..base import Kernel, Plan
 from .array import VulkanArray
 from .limits import Limits, devices, too_large
 from .program import Program
-from .runtime import Runtime, State, runtime
+from .runtime import Memory, Runtime, State, runtime
 
 
 class VulkanKernel(Kernel):
@@ -90,7 +90,7 @@ class VulkanPlan(Plan):
         self.state: State | None = None
 
     def run(self, *arrays: Any) -> Any:
-        memory = [arrays[b.index].memory for b in self._program.operands]
+        memory = self._memory(arrays)
         made = self.runtime.run_resident(self._program, memory, self.state)
         return self._together([VulkanArray(m, r.shape, r.dtype, self.runtime) for m, r in zip(made, self.results)])
 
@@ -102,8 +102,11 @@ class VulkanPlan(Plan):
 
     def gpu_seconds(self, *arrays: Any, repeats: int = 1) -> list[float]:
         """Return the device's own time on resident arrays, by timestamps."""
-        memory = [arrays[b.index].memory for b in self._program.operands]
+        memory = self._memory(arrays)
         return self.runtime.gpu_seconds(self._program, memory, self.state, repeats)
+
+    def _memory(self, arrays: Sequence[Any]) -> list[Memory | None]:
+        return [arrays[b.index].memory for b in self._program.operands]
 
     def close(self) -> None:
         self.runtime.forget(self._program)

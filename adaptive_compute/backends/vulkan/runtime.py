@@ -13,6 +13,7 @@ one by one instead, which is what the tests compare with.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import threading
 import time
@@ -138,6 +139,7 @@ class Runtime:
         self.largest = self.limits.largest
         self._lock = threading.RLock()
         self._lost: str | None = None
+        self._disowned = False
         self._free: dict[tuple[bool, int], list[Memory]] = {}
         self._free_bytes = 0
         self.budget = max(self.limits.memory // 4, 1 << 28)  # bytes of free memory that the pool may keep
@@ -151,12 +153,14 @@ class Runtime:
 
     # Running
 
-    def run_resident(self, program: Program, operands: Sequence[Memory], state: State | None = None) -> list[Memory]:
-        """Run a program on memory of this device and return the memory of its results."""
+    def run_resident(
+        self, program: Program, operands: Sequence[Memory | None], state: State | None = None
+    ) -> list[Memory]:
+        """Run a program on memory of this device (None: an array without elements); returns its results' memory."""
         with self._lock:
             results = self._take_all([b.nbytes for b in program.results])
             try:
-                self._evaluate(self._binding(program, [*operands, *results], state, host=False))
+                self._evaluate(self._binding(program, [*self._some(operands), *results], state, host=False))
             except BaseException:
                 for memory in results:
                     self._give(memory)
@@ -190,13 +194,13 @@ class Runtime:
         counters.count_transfer(self.name, "cpu", sum(a.nbytes for a in results), end - down)
 
     def gpu_seconds(
-        self, program: Program, operands: Sequence[Memory], state: State | None = None, repeats: int = 1
+        self, program: Program, operands: Sequence[Memory | None], state: State | None = None, repeats: int = 1
     ) -> list[float]:
         """Return the device's own time for a program, by timestamps around its dispatches, a value a repeat."""
         return [ticks[-1] - ticks[0] for ticks in self._timestamps(program, operands, state, repeats)]
 
     def gpu_step_seconds(
-        self, program: Program, operands: Sequence[Memory], state: State | None = None, repeats: int = 1
+        self, program: Program, operands: Sequence[Memory | None], state: State | None = None, repeats: int = 1
     ) -> list[list[float]]:
         """Return the device's own time for each step of a program, a list a repeat; ordering belongs to no step."""
         ends, operation = [], 0
@@ -207,13 +211,13 @@ class Runtime:
         return [[ticks[end] - ticks[end - 1] for end in ends] for ticks in found]
 
     def _timestamps(
-        self, program: Program, operands: Sequence[Memory], state: State | None, repeats: int
+        self, program: Program, operands: Sequence[Memory | None], state: State | None, repeats: int
     ) -> list[list[float]]:
         """Run a program and return the seconds before its first operation and after each, a list a repeat."""
         with self._lock:
             results = self._take_all([b.nbytes for b in program.results])
             try:
-                memory = [*operands, *results]
+                memory = [*self._some(operands), *results]
                 algorithms, _ = self._algorithms(program, memory, state)
                 sequence = self._manager.sequence(0, 4 * len(program.steps) + 4)
                 self._record(sequence, program.steps, algorithms)
@@ -229,6 +233,10 @@ class Runtime:
             finally:
                 for place in results:
                     self._give(place)
+
+    def _some(self, memory: Sequence[Memory | None]) -> list[Memory]:
+        """Return memory for every binding: what shaders never read stands in for that of empty arrays."""
+        return [self._tick if place is None else place for place in memory]
 
     def upload(self, array: np.ndarray) -> Memory:
         """Copy a host array to the device."""
@@ -484,10 +492,18 @@ class Runtime:
                 raise DeviceOutOfMemory(f"{self.name} has no room while {what}: {text}") from error
             raise
 
+    def disown(self) -> None:
+        """Never touch the device again: this is the child of a fork, where the driver's threads do not exist."""
+        self._lock = threading.RLock()  # whoever held it is not here
+        self._lost = "the process was forked; use the 'spawn' start method"
+        self._disowned = True
+        # The end of the process would destroy the device, which waits for the threads that are not here.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
+
     def close(self) -> None:
         """Destroy everything in the order that Vulkan wants: sequences, pipelines, memory, then the device."""
         with self._lock:
-            if self._lost == "closed":
+            if self._disowned or self._lost == "closed":
                 return
             for key in list(self._bindings):
                 self._unbind(key)
@@ -540,4 +556,6 @@ def runtime(device: str) -> Runtime:
         raise BackendUnavailable(f"no device {device!r}; Vulkan has {len(devices())}")
     opened = Runtime(index, device)
     atexit.register(opened.close)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=opened.disown)
     return opened
