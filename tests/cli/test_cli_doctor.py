@@ -59,7 +59,8 @@ def test_a_wrong_kernel_is_named(profiled, keep_profile, capsys):
 
 def test_a_stale_profile_gives_the_reason(profiled, keep_profile, capsys):
     data = json.loads(profiled.profile.read_text())
-    data["devices"]["cpu"]["validators"]["threads"] = "1000"
+    for device, section in data["devices"].items():
+        section["validators"]["threads" if device == "cpu" else "device"] = "1000"
     keep_profile(data)
     doctor.command()
     text = capsys.readouterr().out

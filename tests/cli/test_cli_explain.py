@@ -22,7 +22,7 @@ def test_json_has_every_candidate_and_the_choice(profiled):
     assert "pocketfft" in names
     for candidate in decision["candidates"]:
         assert {"kernel", "device", "transfer_s", "compute_s", "error"} <= set(candidate)
-        assert candidate["transfer_s"] == 0
+        assert candidate["device"] != "cpu" or candidate["transfer_s"] == 0
     measured = [candidate for candidate in decision["candidates"] if candidate["compute_s"] is not None]
     assert all(candidate["compute_s"] > 0 and candidate["error"] < 1e-6 for candidate in measured)
     assert measured
