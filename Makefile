@@ -6,7 +6,10 @@ STAMP := $(VENV)/.installed
 
 BUILD_KP := adaptive_compute/backends/vulkan/build-kp.sh
 
-.PHONY: venv vulkan profile test tiny shaders lint types layers check bench clean test-cuda
+# A test at a time on each core; -n 0 runs them in one process, which is easier to debug.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+
+.PHONY: venv vulkan profile test test-slow tiny shaders lint types layers check bench clean test-cuda
 
 venv: $(STAMP)
 
@@ -24,7 +27,11 @@ vulkan: venv
 
 test: venv
 	bash $(BUILD_KP) --if-possible $(BIN)/python
-	$(BIN)/python -m pytest
+	$(PYTEST) -m 'not slow'
+
+# The long sweeps that `make test` leaves out.
+test-slow: venv
+	$(PYTEST) -m slow
 
 # On a machine with an NVIDIA GPU, where torch with CUDA (and CuPy, Triton, cuFINUFFT) is installed already: checks every
 # CUDA kernel and measures it against the libraries beneath. PYTHON names that installation's interpreter.
