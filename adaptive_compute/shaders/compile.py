@@ -2,7 +2,7 @@
 
 A source ``name.comp`` gives ``spirv/name.spv``. Where its head holds lines ``// variant: NAME -DX=1 -DY=2``, it gives
 one file for each of these instead. ``manifest.json`` records for every binary the hash of everything it was made from
-(source, included files, switches), so that a test can tell a stale one without the compiler.
+(source, included files, switches) and its own, so that a test can tell a stale or foreign one without the compiler.
 """
 
 from __future__ import annotations
@@ -53,6 +53,16 @@ def targets() -> Iterator[Target]:
             yield Target(name, source, tuple(macros.split()))
 
 
+def recorded() -> dict[str, list[str]]:
+    """Return, for every binary, the hash of what it was made from and its own."""
+    return json.loads(MANIFEST.read_text()) if MANIFEST.exists() else {}
+
+
+def digest_of(file: Path) -> str | None:
+    """Return the hash of a file, or None where there is none."""
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else None
+
+
 def binary(target: Target) -> bytes:
     """Compile one target and return its SPIR-V."""
     with tempfile.TemporaryDirectory() as folder:
@@ -67,24 +77,25 @@ def binary(target: Target) -> bytes:
 def main(names: list[str]) -> None:
     """Compile what is named, or else all that is stale, and drop binaries without a source."""
     SPIRV.mkdir(exist_ok=True)
-    manifest = json.loads(MANIFEST.read_text()) if MANIFEST.exists() else {}
-    wanted = list(targets())
+    manifest, wanted, made = recorded(), list(targets()), {}
     if names:
         stale = [t for t in wanted if t.name in names or t.source.stem in names]
     else:
-        stale = [t for t in wanted if manifest.get(t.name) != t.digest or not (SPIRV / f"{t.name}.spv").exists()]
+        stale = [t for t in wanted if manifest.get(t.name) != [t.digest, digest_of(SPIRV / f"{t.name}.spv")]]
     with ThreadPoolExecutor(2) as pool:
         for target, code in zip(stale, pool.map(binary, stale)):
             (SPIRV / f"{target.name}.spv").write_bytes(code)
+            made[target.name] = [target.digest, digest_of(SPIRV / f"{target.name}.spv")]
             print(f"compiled {target.name} ({len(code)} bytes)")
     known = {t.name for t in wanted}
     for file in SPIRV.glob("*.spv"):
         if file.stem not in known:
             file.unlink()
             print(f"removed {file.stem}")
-    manifest = {name: digest for name, digest in manifest.items() if name in known}
-    manifest |= {t.name: t.digest for t in stale}
-    MANIFEST.write_text(json.dumps(dict(sorted(manifest.items())), indent=1) + "\n")
+    manifest = {name: digests for name, digests in recorded().items() if name in known}  # another run may have ended
+    manifest |= made
+    lines = [f"{json.dumps(name)}: {json.dumps(digests)}" for name, digests in sorted(manifest.items())]
+    MANIFEST.write_text("{\n" + ",\n".join(lines) + "\n}\n")  # a line an entry: differences stay readable
 
 
 if __name__ == "__main__":
