@@ -100,6 +100,10 @@ class ArrayKind:
         """Tell whether a call with this operand must be recorded for differentiation."""
         return False
 
+    def call_key(self, array: Any) -> tuple[Any, ...] | None:
+        """Return all that decides how a call with this operand is run, or None where every call must be checked."""
+        return None
+
     def differentiate(self, run: Any, operation: Any, params: Any, arrays: tuple[Any, ...]) -> Any:
         """Run an operation so that the array library can differentiate it."""
         raise NotImplementedError
@@ -116,6 +120,9 @@ class NumpyKind(ArrayKind):
 
     def describe(self, array: Any) -> Operand:
         return Operand(array.shape, array.dtype.name, "cpu", "numpy")
+
+    def call_key(self, array: Any) -> tuple[Any, ...] | None:
+        return (array.shape, array.dtype) if type(array) is np.ndarray else None
 
     def to_numpy(self, array: Any) -> np.ndarray:
         return array
@@ -197,6 +204,18 @@ class TorchKind(ArrayKind):
             raise DtypeError("forward-mode differentiation is not supported; its tangent would be lost without a word")
         return bool(array.requires_grad) and torch.is_grad_enabled()
 
+    def call_key(self, array: Any) -> tuple[Any, ...] | None:
+        torch = sys.modules["torch"]
+        # Subclasses may mean anything by an operation; what is or may be differentiated takes the whole path.
+        if (
+            type(array) is not torch.Tensor
+            or array.is_nested
+            or (array.requires_grad and torch.is_grad_enabled())
+            or getattr(torch.autograd.forward_ad, "_current_level", -1) >= 0
+        ):
+            return None
+        return array.shape, array.dtype, array.device, array.layout
+
     def differentiate(self, run: Any, operation: Any, params: Any, arrays: tuple[Any, ...]) -> Any:
         # By name, because integrations stand above the core and are loaded only when their library is in use.
         module = importlib.import_module("adaptive_compute.integrations.torch")
@@ -249,6 +268,12 @@ def kind_of(array: Any) -> ArrayKind | None:
                 kind = _by_type[cls] = candidate
                 break
     return kind
+
+
+def call_key(array: Any) -> tuple[Any, ...] | None:
+    """Return all that decides how a call with an operand is run, cheaply; None where the call must be checked."""
+    kind = _by_type.get(type(array))
+    return None if kind is None else kind.call_key(array)
 
 
 def as_array(value: Any, name: str) -> Any:

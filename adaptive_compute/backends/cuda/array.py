@@ -7,8 +7,9 @@ the host does not wait.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,9 @@ class CupyKind(ArrayKind):
 
     def to_numpy(self, array: Any) -> np.ndarray:
         raise DtypeError("a CuPy array is on the GPU; move it with ac.to(x, 'cpu')")
+
+    def call_key(self, array: Any) -> tuple[Any, ...] | None:
+        return "cupy", array.shape, array.dtype, array.device.id
 
     def from_numpy(self, array: np.ndarray) -> Any:
         raise DtypeError("a NumPy array becomes a CuPy array by cupy.asarray(...), which copies it to the GPU")
@@ -86,6 +90,25 @@ def stream_pointer(index: int) -> int:
     import torch
 
     return torch._C._cuda_getCurrentRawStream(index)
+
+
+@lru_cache(maxsize=256)
+def _stream(pointer: int, index: int) -> Any:
+    import cupy
+
+    return cupy.cuda.ExternalStream(pointer, index)
+
+
+def launch(kernel: Any, grid: tuple[int, ...], block: tuple[int, ...], arguments: Sequence[Any], index: int) -> None:
+    """Start a CUDA kernel on torch's current stream of a GPU."""
+    import cupy
+
+    stream = _stream(stream_pointer(index), index)
+    if cupy.cuda.runtime.getDevice() == index:
+        kernel(grid, block, arguments, 0, stream)
+        return
+    with cupy.cuda.Device(index):
+        kernel(grid, block, arguments, 0, stream)
 
 
 @contextmanager

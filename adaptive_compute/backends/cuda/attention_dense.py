@@ -18,14 +18,14 @@ from .attention_sdpa import bulk, written_out
 class DensePlan(memory.GuardedPlan):
     """Attention or its gradient by two or five products of whole matrices."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, device: str) -> None:
         backward = request.operation.name == "attention_backward"
         super().__init__(self._backward if backward else self._forward)
         self.params, self.sizes, self.dtype = request.params, given(request).sizes, bulk(request)
         self.kept: Any = None
         s = self.sizes
         if request.params.mask is not None:
-            self.kept = written_out(request.params.mask, s.lq, s.lk, given(request).query.device)
+            self.kept = written_out(request.params.mask, s.lq, s.lk, device)
             self.nbytes = self.kept.nbytes
 
     def _grouped(self, x: Any, heads: int) -> Any:

@@ -130,29 +130,28 @@ class SdpaKernel(Kernel):
         if self.name == "dense" or min(given(request).sizes[2:]) == 0 or given(request).sizes.matrices == 0:
             from .attention_dense import DensePlan
 
-            return DensePlan(request)
-        plans: dict[str, Callable[[Request], Plan]] = {
+            return DensePlan(request, self.device)
+        plans: dict[str, Callable[[Request, str], Plan]] = {
             "cudnn": CudnnPlan,
             "flash": FlashPlan,
             "efficient": EfficientPlan,
         }
-        return plans[self.name](request)
+        return plans[self.name](request, self.device)
 
 
 class _OperatorPlan(memory.GuardedPlan):
     """What the plans by operators share: the operands' layout."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, device: str) -> None:
         import torch
 
         backward = request.operation.name == "attention_backward"
         super().__init__(self._backward if backward else self._forward)
-        self.request, self.given = request, given(request)
+        self.given = given(request)
         self.sizes = self.given.sizes
         self.group = self.sizes.heads // self.sizes.key_heads
         self.scale, self.mask = request.params.scale, request.params.mask
         self.lse = not backward and request.params.return_lse
-        self.index = int(request.first.device.partition(":")[2]) if ":" in request.first.device else 0
         self.operators = [getattr(torch.ops.aten, name).default for name in _OPERATORS[self.way]]
 
     way = ""
@@ -214,8 +213,8 @@ class FlashPlan(_OperatorPlan):
 
     way = "flash"
 
-    def __init__(self, request: Request) -> None:
-        super().__init__(request)
+    def __init__(self, request: Request, device: str) -> None:
+        super().__init__(request, device)
         window = window_of(self.mask, self.sizes.lq, self.sizes.lk)
         assert window is not None
         left, right = window
@@ -256,13 +255,13 @@ class EfficientPlan(_OperatorPlan):
 
     way = "efficient"
 
-    def __init__(self, request: Request) -> None:
-        super().__init__(request)
+    def __init__(self, request: Request, device: str) -> None:
+        super().__init__(request, device)
         self.dtype = dtype_of(request.params.precision or self.given.query.dtype)
         self.causal = self.mask == Causal() and self.given.mask is None and self.given.bias is None
         self.kept: Any = None
         if self.mask is not None and not self.causal:
-            self.kept = written_out(self.mask, self.sizes.lq, self.sizes.lk, self.given.query.device)
+            self.kept = written_out(self.mask, self.sizes.lq, self.sizes.lk, device)
             self.nbytes = self.kept.nbytes
 
     def _scores_bias(self, mask: Any, bias: Any) -> tuple[Any, Any]:

@@ -135,7 +135,7 @@ class TilesKernel(Kernel):
         return place(request, "topology" if mask is not None else "none", keys)
 
     def plan(self, request: Request) -> memory.GuardedPlan:
-        return TilesPlan(request)
+        return TilesPlan(request, self.device)
 
 
 def _side(size: int) -> int:
@@ -146,7 +146,7 @@ def _side(size: int) -> int:
 class TilesPlan(memory.GuardedPlan):
     """Attention or its gradient over the tiles of one mask."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, device: str) -> None:
         backward = request.operation.name == "attention_backward"
         super().__init__(self._backward if backward else self._forward)
         g, p = given(request), request.params
@@ -155,9 +155,8 @@ class TilesPlan(memory.GuardedPlan):
         self.lse = not backward and p.return_lse
         self.group = s.heads // s.key_heads
         self.tile = tiling("backward" if backward else "forward", self.dtype, max(s.d, s.dv))
-        self.topology = compiled(p.mask, s.lq, s.lk, self.tile.m, self.tile.n, g.query.device)
+        self.topology = compiled(p.mask, s.lq, s.lk, self.tile.m, self.tile.n, device)
         self.nbytes = self.topology.nbytes
-        self.device = g.query.device
         self.constants = {
             "D": s.d, "DV": s.dv, "HEAD": _side(s.d), "HEAD_V": _side(s.dv), "M": self.tile.m, "N": self.tile.n,
             "PRECISION": "ieee" if self.dtype == "float32" else "tf32",

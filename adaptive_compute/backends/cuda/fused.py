@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from ...core.array import Operand, itemsize
 from ...core.program import Program, Value
 from . import memory
-from .array import cupy_follows
+from .array import launch
 from .device import dtype_of
 
 C_TYPES = {
@@ -28,6 +28,7 @@ C_TYPES = {
     "complex128": "complex<double>",
 }  # fmt: skip
 THREADS, UNROLL = 256, 2
+BLOCK = (THREADS,)
 WIDEST = 8  # elements of one pack
 MOST_AXES = 8  # after joining; more are left to torch
 
@@ -329,67 +330,71 @@ def compiled(text: str, index: int) -> Any:
         warnings.simplefilter("ignore")  # CuPy's about where it looks for headers that this source does not need
         kernel = cupy.RawKernel(text, "compute", ("--std=c++17",))
         kernel.compile()
-    return kernel
+        return kernel.kernel  # of this GPU; the object around it would look that up in every call
 
 
 class _Launch(NamedTuple):
     """A kernel with what of its arguments depends on shapes and strides alone."""
 
     kernel: Any
-    blocks: int
+    grid: tuple[int]
     head: tuple[Any, ...]
     strides: tuple[tuple[int, ...], ...]
 
 
 class FusedPlan(memory.GuardedPlan):
-    """An expression over operands of given shapes; kernels are made when a memory layout is first met."""
+    """An expression over operands of given shapes; kernels are made when a memory layout is first met.
+
+    Operands come as tensors on the GPU, those without axes that a caller had on the host as NumPy arrays.
+    """
 
     def __init__(self, steps: Program, operands: Sequence[Operand], shape: tuple[int, ...], index: int) -> None:
+        import torch
+
         super().__init__(self._compute)
         self.steps, self.shape, self.index = steps, shape, index
-        self.dtype = dtype_of(steps.dtype)
         self.variables = sorted({v.data for v in steps.values if v.op == "var"})
         self.dtypes = {v.data: v.dtype for v in steps.values if v.op == "var"}
-        self.numbers = {n for n in self.variables if operands[n].device == "cpu"}  # host scalars, which stay there
+        self.numbers = {n for n in self.variables if operands[n].device == "cpu" and not operands[n].shape}
         self.scalars = [
             (number, np.dtype(dtype).type)
             for number, dtype in sorted({(v.data, v.dtype) for v in steps.values if v.op == "scalar"})
         ]
         self.size = math.prod(shape)
+        self._empty = partial(torch.empty, shape, dtype=dtype_of(steps.dtype), device=torch.device("cuda", index))
         self._launches: dict[Any, _Launch] = {}
 
     def _compute(self, *arrays: Any) -> Any:
-        import torch
-
-        out = torch.empty(self.shape, dtype=self.dtype, device=f"cuda:{self.index}")
+        out = self._empty()
         if not self.size:
             return out
         tensors = []
         for number in self.variables:
-            array = arrays[number]
-            if number in self.numbers:
-                continue
-            if array.is_conj() or array.is_neg():
-                array = array.resolve_conj().resolve_neg()
-            tensors.append(array)
-        key = tuple((t.stride(), t.data_ptr() % 16 == 0) for t in tensors)
-        launch = self._launches.get(key)
-        if launch is None:
-            launch = self._launches[key] = self._prepare(tensors)
-            if len(self._launches) > 64:
-                self._launches = {key: launch}
-        args: list[Any] = [out.data_ptr(), *launch.head]
-        placed = iter(zip(tensors, launch.strides))
+            if number not in self.numbers:
+                array = arrays[number]
+                lazy = array.is_conj() or array.is_neg()
+                tensors.append(array.resolve_conj().resolve_neg() if lazy else array)
+        pointers = [t.data_ptr() for t in tensors]
+        key = tuple([(t.stride(), pointer % 16 == 0) for t, pointer in zip(tensors, pointers)])
+        found = self._launches.get(key)
+        if found is None:
+            found = self._prepare(tensors)
+            if len(self._launches) >= 64:
+                self._launches.clear()
+            self._launches[key] = found
+        arguments: list[Any] = [out.data_ptr(), *found.head]
+        placed = iter(zip(pointers, found.strides))
         for number in self.variables:
             if number in self.numbers:
-                args.append(arrays[number][()].view(np.uint16) if arrays[number].itemsize == 2 else arrays[number][()])
+                value = arrays[number][()]
+                arguments.append(value.view(np.uint16) if value.itemsize == 2 else value)
                 continue
-            tensor, strides = next(placed)
-            args.append(tensor.data_ptr())
-            args.extend(strides)
-        args.extend(kind(arrays[number].item()) for number, kind in self.scalars)
-        with cupy_follows(self.index):
-            launch.kernel((launch.blocks,), (THREADS,), tuple(args))
+            pointer, strides = next(placed)
+            arguments.append(pointer)
+            arguments.extend(strides)
+        if self.scalars:
+            arguments.extend([kind(arrays[number].item()) for number, kind in self.scalars])
+        launch(found.kernel, found.grid, BLOCK, arguments, self.index)
         return out
 
     def _prepare(self, tensors: Sequence[Any]) -> _Launch:
@@ -402,7 +407,7 @@ class FusedPlan(memory.GuardedPlan):
         kernel = compiled(source(self.steps, layout), self.index)
         kind = np.int64 if layout.wide else np.uint32
         head = (kind(count), *(kind(d) for d in dims))
-        return _Launch(kernel, -(-count // (THREADS * UNROLL)), head, strides)
+        return _Launch(kernel, (-(-count // (THREADS * UNROLL)),), head, strides)
 
 
 class View(NamedTuple):

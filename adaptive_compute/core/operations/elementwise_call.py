@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import settings as _settings
-from ..array import as_array, describe, kind_of
+from ..array import as_array, call_key, describe, kind_of
 from ..dispatcher import dispatcher
 from ..errors import (
     AdaptiveError,
@@ -90,9 +90,10 @@ def _bound(root: Node, leaves: tuple[Any, ...]) -> tuple[Node, tuple[int, ...]]:
 
 def compute_call(root: Node, values: Sequence[Any], names: Sequence[str], tol: float | None) -> Any:
     """Check operands, and run an expression of them; a call seen before goes straight to its plan."""
-    key = None
-    if all(type(value) is np.ndarray for value in values):
-        key = (root, *[(v.shape, v.dtype) for v in values], tol, type(tol), _settings.current())
+    key: tuple[Any, ...] | None = None
+    known = tuple([call_key(value) for value in values])
+    if None not in known:
+        key = (root, known, tol, type(tol), _settings.current())
         call = dispatcher.fast.get(key)
         if call is not None:
             try:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import settings as _settings
-from ..array import as_array, describe
+from ..array import as_array, call_key, describe
 from ..dispatcher import dispatcher
 from ..errors import ArgumentError, ArgumentTypeError, AxisError, DeviceError, DtypeError, ShapeError
 from .fft_rule import FAMILY, FULL, NONE, SQRT, WORKING, FFTParams
@@ -85,14 +85,15 @@ def _threads(workers: Any) -> int:
 def _one_axis(kind: str, forward: bool, x: Any, n: Any, axis: Any, norm: Any, workers: Any, tol: Any) -> Any:
     """Run a transform over one axis, by the short way where the same call was made before.
 
-    For a plain NumPy array, its shape and dtype and the arguments decide everything; a call that was seen before goes
+    For a plain array, its shape, dtype and place and the arguments decide everything; a call that was seen before goes
     straight to its plan and builds no request.
     """
-    key = None
-    if type(x) is np.ndarray:
+    key: tuple[Any, ...] | None = None
+    known = call_key(x)
+    if known is not None:
         # With the types, because 2.0 equals 2 but is no length.
         key = (
-            kind, forward, x.shape, x.dtype, n, type(n), axis, type(axis), norm, workers, type(workers), tol, type(tol),
+            kind, forward, known, n, type(n), axis, type(axis), norm, workers, type(workers), tol, type(tol),
             _settings.current(),
         )  # fmt: skip
         try:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import settings as _settings
-from ..array import as_array, describe
+from ..array import as_array, call_key, describe
 from ..dispatcher import dispatcher
 from ..errors import ArgumentError, DeviceError, ShapeError
 from .reduce_rule import FAMILY, ReduceParams, check_axes, result_dtype
@@ -17,11 +17,12 @@ OPERATIONS = (FAMILY,)
 
 
 def _reduce(function: str, x: Any, axis: Any, keepdims: Any, tol: float | None) -> Any:
-    key = None
-    if type(x) is np.ndarray and not isinstance(axis, list):
+    key: tuple[Any, ...] | None = None
+    known = call_key(x)
+    if known is not None and not isinstance(axis, list):
         # With the types, because 1.0 and True equal 1 but not all are axes, nor truth values.
         types = (*map(type, axis if isinstance(axis, tuple) else (axis,)), type(keepdims), type(tol))
-        key = (function, x.shape, x.dtype, axis, keepdims, tol, types, _settings.current())
+        key = (function, known, axis, keepdims, tol, types, _settings.current())
         try:
             call = dispatcher.fast.get(key)
         except TypeError:  # an axis that cannot be hashed: the checks below name it

@@ -1,0 +1,89 @@
+"""Calls that were seen before go straight to their plan, with tensors as with NumPy arrays, and only where they may."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import adaptive_compute as ac
+from adaptive_compute.core.array import call_key
+from adaptive_compute.core.dispatcher import dispatcher
+
+CALLS = {
+    "fft": ac.fft,
+    "sum": lambda x: ac.sum(x, axis=0),
+    "evaluate": lambda x: ac.evaluate("2*x + sin(x)", x=x),
+    "attention": lambda x: ac.attention(x, x, x, mask=ac.Causal()),
+}
+
+
+def exact(name, x):
+    """Return a call's result in float64 by NumPy."""
+    x = np.asarray(x, np.float64)
+    if name == "attention":
+        scores = np.where(np.tri(len(x), dtype=bool), np.exp(x @ x.T / np.sqrt(x.shape[1])), 0)
+        return scores / scores.sum(1, keepdims=True) @ x
+    return {"fft": np.fft.fft, "sum": lambda x: x.sum(0), "evaluate": lambda x: 2 * x + np.sin(x)}[name](x)
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("kind", [torch.from_numpy, lambda x: x], ids=["torch", "numpy"])
+def test_a_repeated_call_asks_no_router_and_is_right(name, kind, monkeypatch):
+    rng = np.random.default_rng(0)
+    first, second = (rng.standard_normal((6, 4)) for _ in range(2))
+    for _ in range(2):  # the first call with a kind of array makes the kind known
+        CALLS[name](kind(first))
+    monkeypatch.setattr(dispatcher, "request", None)
+    found = CALLS[name](kind(second))
+    assert type(found) is type(kind(second))
+    assert np.allclose(np.asarray(found), exact(name, second), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_what_differs_is_looked_at_again(name):
+    x = torch.randn(6, 4, dtype=torch.float64)
+    for y in (x, x[:5], x.float(), x.T.contiguous(), x.T, x[::2]):
+        for _ in range(2):
+            found = CALLS[name](y)
+            assert np.allclose(found.numpy(), exact(name, y), atol=1e-5)
+            assert found.dtype in (y.dtype, {torch.float32: torch.complex64}.get(y.dtype, torch.complex128))
+    z = torch.randn(6, 4, dtype=torch.complex128)
+    if name != "attention":
+        for y in (z, z.conj(), z, z.conj()):
+            assert torch.allclose(CALLS[name](y), CALLS[name](y.resolve_conj()))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_seen_before_still_has_gradients(name):
+    x = torch.randn(6, 4, dtype=torch.float64)
+    CALLS[name](x)
+    with torch.no_grad():
+        assert not CALLS[name](x.clone().requires_grad_()).requires_grad
+    leaf = x.clone().requires_grad_()
+    out = CALLS[name](leaf)
+    (torch.view_as_real(out) if out.is_complex() else out).square().sum().backward()
+    assert leaf.grad.abs().sum() > 0
+
+
+def test_a_call_seen_before_is_explained_and_follows_the_settings():
+    x = torch.randn(6, 4)
+    for _ in range(2):
+        ac.fft(x)
+    assert ac.explain(ac.fft, x).request.operands[0].kind == "torch"
+    with ac.using("cpu", kernel="pocketfft"):
+        assert torch.allclose(ac.fft(x), torch.fft.fft(x), atol=1e-5)
+
+
+def test_keys_tell_what_decides_and_nothing_that_may_be_differentiated():
+    x = torch.zeros(2, 3)
+    assert call_key(x) == call_key(torch.ones(2, 3)) != call_key(x.double())
+    assert call_key(x) != call_key(torch.zeros(2, 3, device="meta"))
+    assert call_key(x) != call_key(x.to_sparse())
+    assert call_key(torch.nn.Parameter(x)) is None
+    assert call_key(x.clone().requires_grad_()) is None
+    assert call_key(torch.nested.nested_tensor([x, x], layout=torch.jagged)) is None
+    with torch.autograd.forward_ad.dual_level():
+        assert call_key(x) is None
+    assert call_key([1.0]) is None
+    assert call_key(np.float64(1)) is None
