@@ -36,7 +36,8 @@ from .transfer import move
 if TYPE_CHECKING:
     from ..backends.base import Kernel, Plan
 
-PLAN_BUDGET = 1 << 30  # bytes that cached plans may hold together
+PLAN_BUDGET = 1 << 30  # bytes that the cached plans of a device may hold together, or
+PLAN_SHARE = 8  # this part of the device's memory, where that is more
 ENTRY_LIMIT = 4096  # decisions kept, whatever their plans hold
 FAST_LIMIT = 4096  # calls that user functions keep under keys of their own
 
@@ -81,7 +82,7 @@ class Dispatcher:
         self.plan_budget = plan_budget
         self._entries: dict[tuple[Request, Settings], Entry] = {}
         self._failed: dict[Request, list[tuple[Kernel, str]]] = {}
-        self._plan_bytes = 0
+        self._held: dict[str, list[int]] = {}  # by device: number of cached plans and their bytes
         self._lock = threading.RLock()
         self._profile_known = False
         self._from_file = True  # until use_profile gives one
@@ -314,23 +315,33 @@ class Dispatcher:
         if old is not None:
             self.fast.clear()
             self._drop(old)
-        self._plan_bytes += entry.nbytes
+        device = entry.decision.chosen.device
+        held = self._held.setdefault(device, [0, 0])
+        held[0] += 1
+        held[1] += entry.nbytes
         self._entries[key] = entry
+        budget = self._budget(device)
         # Second chance: entries used since the last sweep go to the back once, so what is in use stays.
-        while len(self._entries) > 1 and (self._plan_bytes > self.plan_budget or len(self._entries) > ENTRY_LIMIT):
+        while (held[0] > 1 and held[1] > budget) or len(self._entries) > ENTRY_LIMIT:
             oldest = next(iter(self._entries))
             candidate = self._entries.pop(oldest)
-            if candidate is entry or candidate.used:
-                candidate.used = False
+            elsewhere = candidate.decision.chosen.device != device and len(self._entries) < ENTRY_LIMIT
+            if candidate is entry or elsewhere or candidate.used:
+                candidate.used = candidate.used and elsewhere
                 self._entries[oldest] = candidate
-                if candidate is entry and len(self._entries) == 1:
-                    break
                 continue
             self.fast.clear()
             self._drop(candidate)
 
+    def _budget(self, device: str) -> int:
+        """Return the bytes that the cached plans of a device may hold together."""
+        memory = None if device == "cpu" else self.registry.backend_of(device).memory(device)
+        return max(self.plan_budget, (memory or 0) // PLAN_SHARE)
+
     def _drop(self, entry: Entry) -> None:
-        self._plan_bytes -= entry.nbytes
+        held = self._held[entry.decision.chosen.device]
+        held[0] -= 1
+        held[1] -= entry.nbytes
         entry.plan.close()
 
     def invalidate(self) -> None:
@@ -353,7 +364,7 @@ class Dispatcher:
     @property
     def cached(self) -> tuple[int, int]:
         """Number of cached plans and the bytes that they hold."""
-        return len(self._entries), self._plan_bytes
+        return len(self._entries), sum(nbytes for _, nbytes in self._held.values())
 
     def release(self) -> None:
         """Give back all memory that is kept for later calls; see ``adaptive_compute.release``."""

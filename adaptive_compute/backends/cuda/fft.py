@@ -112,8 +112,6 @@ class CupyFFT(Kernel):
         if known is not True:
             return known
         x, p = request.first, request.params
-        if (p.kind, p.forward) in (("r2c", False), ("c2r", True)):
-            return "Hermitian transforms of the other sign are left to torch"
         if len(p.axes) > 3 or tuple(p.axes) != tuple(range(p.axes[0], p.axes[0] + len(p.axes))):
             return "cuFFT's plans transform at most three neighbouring axes, in order"
         before, after = math.prod(x.shape[: p.axes[0]]), math.prod(x.shape[p.axes[-1] + 1 :])
@@ -144,10 +142,11 @@ class CufftPlan(memory.GuardedPlan):
         super().__init__(self._transform)
         p: FFTParams = request.params
         self.index, self.params = index, p
-        self.dtype = _wanted(request)
+        working = WORKING.get(request.first.dtype, "float64")
+        self.dtype = dtype_of(working if p.kind == "r2c" else COMPLEX_OF[working])
         (result,) = request.operation.result(request)
         self.shape, self.result_dtype = result.shape, dtype_of(result.dtype)
-        self._type = _TYPES[p.kind, WORKING.get(request.first.dtype, "float64")]
+        self._type = _TYPES[p.kind, working]
         needed = list(p.lengths)
         if p.kind == "c2r":
             needed[-1] = needed[-1] // 2 + 1
@@ -172,11 +171,16 @@ class CufftPlan(memory.GuardedPlan):
         if x.is_conj() or not x.is_contiguous():
             counters.count_copy("an operand of cuFFT that is not contiguous")
             x = x.resolve_conj().contiguous()
-        elif self.params.kind == "c2r":
-            x = x.clone()  # cuFFT may overwrite the operand of a transform to real values
+        # cuFFT may overwrite the operand of a transform to real values. It knows one sign of each real kind; the other
+        # one is that of conjugated values.
+        p = self.params
+        if p.kind == "c2r":
+            x = x.conj_physical() if p.forward else x.clone()
         result = torch.empty(self.shape, dtype=self.result_dtype, device=x.device)
         with self._lock, cupy_follows(self.index):
             self._handle().fft(_Pointer(x.data_ptr()), _Pointer(result.data_ptr()), self._direction)
+        if p.kind == "r2c" and not p.forward:
+            result.conj_physical_()
         return result if self._factor is None else result.mul_(self._factor)
 
     def _handle(self) -> Any:

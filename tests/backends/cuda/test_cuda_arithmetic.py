@@ -16,6 +16,7 @@ from adaptive_compute.core.operations.attention_rule import BACKWARD, FAMILY
 
 torch = pytest.importorskip("torch")
 
+from adaptive_compute.backends.cpu.fft import mkl_misses  # noqa: E402
 from adaptive_compute.backends.cuda import attention_sdpa, elementwise, fft, gather, reduce  # noqa: E402
 
 
@@ -60,6 +61,8 @@ def test_random_requests_keep_the_tolerance(operation):
             continue
         arrays = family.arrays(request, rng)
         for kernel in CASES[operation]:
+            if operation == "fft" and mkl_misses(request):
+                continue  # here torch computes by MKL, on a GPU by cuFFT
             if kernel.supports(on_host(request)) is True:
                 ran += 1
                 assert error_of(kernel, request, arrays) <= family.tolerance(request), f"{request!r}"
