@@ -19,7 +19,7 @@ from ..base import Backend, Kernel
 from . import array as _array
 from . import tuning as _tuning
 from .limits import devices
-from .runtime import installed
+from .runtime import installed, opened_runtimes
 
 # Rooms of this backend that offer kernels; each has a function ``kernels(device)``.
 ROOMS = ("elementwise", "reduce", "gather", "fft", "nufft", "attention")
@@ -86,6 +86,10 @@ class VulkanBackend(Backend):
 
     def download(self, array: Any) -> np.ndarray:
         return _array.download(array)
+
+    def release(self) -> None:
+        for opened in opened_runtimes():
+            opened.trim()
 
     def synchronize(self, device: str) -> None:
         """Return at once: every run has finished when it returns."""

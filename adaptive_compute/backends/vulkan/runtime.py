@@ -21,26 +21,16 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from ...core.errors import BackendUnavailable, DeviceLost, DeviceOutOfMemory, TooLargeError
-from ...core.transfer import counters
+from ...core.transfer import copy_host, counters
 from ...shaders import spirv
 from .limits import LARGEST, Limits, devices, too_large
 from .program import Buffer, Program, Step
-
-try:  # threaded where it pays; the same as an assignment elsewhere
-    from ...core.transfer import copy_host
-except ImportError:  # pragma: no cover
-
-    def copy_host(target: np.ndarray, source: np.ndarray) -> None:
-        """Copy an array."""
-        np.copyto(target, source)
-
 
 BINDINGS = 512  # recorded programs kept a device
 TABLE_BYTES = 256 << 20  # constant tables kept after the plans that used them are gone
@@ -188,7 +178,7 @@ class Runtime:
                     read(place, array)
                 end = time.perf_counter()
             finally:
-                for place in memory:
+                for place in reversed(memory):  # so that the next call takes it in the same order, for the same binding
                     self._give(place)
         counters.count_transfer("cpu", self.name, sum(a.nbytes for a in operands), up - start)
         counters.count_transfer(self.name, "cpu", sum(a.nbytes for a in results), end - down)
@@ -483,6 +473,8 @@ class Runtime:
             raise DeviceLost(f"{self.name} was lost earlier ({self._lost})")
         try:
             yield
+        except MemoryError as error:  # the host's: Kompute's copies of what it uploads
+            raise DeviceOutOfMemory(f"{self.name} has no room while {what}: {error or 'no host memory'}") from error
         except RuntimeError as error:
             text = str(error)
             if "DeviceLost" in text:
@@ -548,14 +540,29 @@ def read(memory: Memory, array: np.ndarray) -> None:
         copy_host(array, memory.staging[: array.nbytes].view(array.dtype).reshape(array.shape))
 
 
-@cache
+_opened: dict[str, Runtime] = {}
+_opening = threading.Lock()
+
+
 def runtime(device: str) -> Runtime:
     """Return the runtime of a device such as ``"vulkan:0"``, opening it at the first call."""
+    opened = _opened.get(device)
+    return _open(device) if opened is None else opened
+
+
+def _open(device: str) -> Runtime:
     index = int(device.partition(":")[2] or 0)
     if index >= len(devices()):
         raise BackendUnavailable(f"no device {device!r}; Vulkan has {len(devices())}")
-    opened = Runtime(index, device)
-    atexit.register(opened.close)
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=opened.disown)
-    return opened
+    with _opening:
+        if device not in _opened:
+            _opened[device] = opened = Runtime(index, device)
+            atexit.register(opened.close)
+            if hasattr(os, "register_at_fork"):
+                os.register_at_fork(after_in_child=opened.disown)
+        return _opened[device]
+
+
+def opened_runtimes() -> list[Runtime]:
+    """Return the runtimes of the devices that were opened in this process."""
+    return list(_opened.values())
