@@ -126,7 +126,7 @@ def transfers(quick: bool) -> dict[str, Any]:
         pinned = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
         pinned.copy_(host)
         target = torch.empty_like(there)
-        rounds = 9 if nbytes > 1 << 25 else 25
+        rounds = 9 if nbytes > 1 << 25 else 50
         up = on_host(
             {
                 "torch": host.cuda,
@@ -138,6 +138,7 @@ def transfers(quick: bool) -> dict[str, Any]:
         down = on_host(
             {
                 "torch": there.cpu,
+                "torch into a reused buffer": lambda: torch.from_numpy(reused).copy_(there),
                 "ours into a reused buffer": lambda: link.download(there, reused),
                 "ours": lambda: backend.download(there),
                 "pinned link": lambda: pinned.copy_(there, non_blocking=True),
@@ -150,29 +151,28 @@ def transfers(quick: bool) -> dict[str, Any]:
             shown = ", ".join(
                 f"{k} {middle(t) * 1e6:.0f} us {nbytes / middle(t) / 1e9:.1f} GB/s" for k, t in samples.items()
             )
-            ours = middle(samples["ours into a reused buffer" if way == "down" else "ours"])
-            say(f"transfer {way} {nbytes >> 10} KiB: {shown}; {middle(samples['torch']) / ours:.2f}x torch")
+            reuse = " into a reused buffer" if way == "down" else ""
+            ours, rival = middle(samples["ours" + reuse]), middle(samples["torch" + reuse])
+            link_ = middle(samples["pinned link"])
+            say(
+                f"transfer {way} {nbytes >> 10} KiB: {shown}; {rival / ours:.2f}x torch, {link_ / ours:.2f} of the link"
+            )
     found["sweep"] = sweep(quick)
     return found
 
 
 def sweep(quick: bool) -> list[dict[str, Any]]:
-    """Time the engine with other chunks and numbers of threads."""
+    """Time the engine with other chunks and numbers of buffers."""
     nbytes = 1 << 28
     array = np.random.default_rng(0).integers(0, 255, nbytes, np.uint8)
     there = torch.empty(nbytes, dtype=torch.uint8, device=DEVICE)
     rows = []
-    for chunk, buffers, workers in (
-        (1, 32, 8), (2, 16, 4), (2, 32, 8), (2, 32, 12), (4, 16, 4), (4, 16, 8), (4, 32, 12), (4, 32, 16),
-        (8, 16, 8), (16, 8, 8),
-    ):  # fmt: skip
-        engine = Stager(link.CudaLink(0), chunk=chunk << 20, buffers=buffers)
-        samples = on_host(
-            {"up": lambda: engine.up(array, there, workers), "down": lambda: engine.down(there, array, workers)}, 5
-        )
+    for chunk, buffers in ((2, 8), (4, 6), (8, 3), (8, 6), (16, 2), (16, 4), (32, 3)):
+        engine = Stager(link.CudaLink(0), link.copy_bytes, chunk=chunk << 20, buffers=buffers)
+        samples = on_host({"up": lambda: engine.up(array, there), "down": lambda: engine.down(there, array)}, 5)
         rates = {way: nbytes / middle(times) / 1e9 for way, times in samples.items()}
-        rows.append({"chunk MiB": chunk, "buffers": buffers, "threads": workers, **rates})
-        say(f"engine {chunk} MiB x {buffers}, {workers} threads: up {rates['up']:.1f}, down {rates['down']:.1f} GB/s")
+        rows.append({"chunk MiB": chunk, "buffers": buffers, **rates})
+        say(f"engine {chunk} MiB x {buffers}: up {rates['up']:.1f}, down {rates['down']:.1f} GB/s")
         engine.release()
     runtime = torch.cuda.cudart()
     for size in (1 << 24, 1 << 28):
@@ -461,7 +461,10 @@ def window(quick: bool) -> dict[str, Any]:
 
 
 def nufft(quick: bool) -> dict[str, Any]:
-    """Repeated transforms of known points: each method of cuFINUFFT through its own package and through ours."""
+    """Transforms of 10^7 points: each method of cuFINUFFT through its own package and through ours.
+
+    With known points, its plan executes; with new ones, its plan takes the points first, and so does ours.
+    """
     import cufinufft
 
     found = {}
@@ -474,32 +477,76 @@ def nufft(quick: bool) -> dict[str, Any]:
         data = torch.randn(count if kind == 1 else modes, dtype=torch.complex64, device=DEVICE)
         function = getattr(ac.nufft, f"nufft{dim}d{kind}")
         arguments = (*points, data, modes) if kind == 1 else (*points, data)
-        calls: dict[str, Callable[[], Any]] = {}
-        for method in (0, 1, 2, 3):
-            if method == 3 and kind == 2:
+        known: dict[str, Callable[[], Any]] = {}
+        new: dict[str, Callable[[], Any]] = {}
+        sign = 1 if kind == 1 else -1
+        results = {}
+        for method, name in ((1, "points"), (2, "tiles"), (3, "output")):
+            try:
+                plan = cufinufft.Plan(kind, modes, 1, eps, sign, "complex64", gpu_method=method)
+                plan.setpts(*points)
+                results[f"library {name}"] = plan.execute(data)
+            except RuntimeError as error:
+                say(f"nufft {dim}d{kind} library {name}: {error}")
+                continue
+            known[f"library {name}"] = lambda p=plan: p.execute(data)
+            new[f"library {name}"] = lambda p=plan: (p.setpts(*points), p.execute(data))
+        for kernel in registry.kernels("nufft"):
+            if kernel.device != DEVICE:
                 continue
             try:
-                plan = cufinufft.Plan(kind, modes, 1, eps, 1 if kind == 1 else -1, "complex64", gpu_method=method)
-                plan.setpts(*points)
-                plan.execute(data)
-            except RuntimeError as error:
-                say(f"nufft {dim}d{kind} method {method}: {error}")
+                results[kernel.name] = forced(kernel.name, function)(*arguments, eps=eps)
+            except (AdaptiveError, RuntimeError) as error:
+                say(f"nufft {dim}d{kind} {kernel.name}: {str(error)[:150]}")
                 continue
-            calls[f"library {method}"] = lambda p=plan: p.execute(data)
-        for kernel in registry.kernels("nufft"):
-            if kernel.device == DEVICE:
-                try:
-                    forced(kernel.name, function)(*arguments, eps=eps)
-                except (AdaptiveError, RuntimeError) as error:
-                    say(f"nufft {dim}d{kind} {kernel.name}: {str(error)[:150]}")
-                    continue
-                calls[kernel.name] = lambda k=kernel.name: forced(k, function)(*arguments, eps=eps)
-        samples = on_device(calls, 3, least=5e-3)
-        found[f"{dim}d{kind} {modes} {eps:g}"] = figures_of(samples)
-        rates = ", ".join(f"{k} {count / middle(t) / 1e6:.0f}" for k, t in samples.items())
-        say(f"nufft {dim}d{kind} {modes} eps {eps:g}: Mpts/s {rates}")
-        del calls, plan
+            known[kernel.name] = lambda k=kernel.name: forced(k, function)(*arguments, eps=eps)
+
+            def moved(k: str = kernel.name) -> Any:
+                points[0][:1].neg_()  # the least that makes points new
+                return forced(k, function)(*arguments, eps=eps)
+
+            new[kernel.name] = moved
+        errors = off(kind, modes, sign, points, data, results)
+        say(f"nufft {dim}d{kind} {modes} eps {eps:g}: errors " + ", ".join(f"{k} {e:.1e}" for k, e in errors.items()))
+        label = f"{dim}d{kind} {modes} {eps:g}"
+        found[label] = {"errors": errors}
+        for what, calls in (("known points", known), ("new points", new)):
+            samples = on_device(calls, 3, least=5e-3) if what == "known points" else on_host(calls, 2)
+            found[label][what] = figures_of(samples)
+            rates = {k: count / middle(t) / 1e6 for k, t in samples.items()}
+            best = [max(v for k, v in rates.items() if k.startswith("library") == of) for of in (True, False)]
+            shown = ", ".join(f"{k} {v:.0f}" for k, v in rates.items())
+            say(
+                f"nufft {dim}d{kind} {modes} eps {eps:g} {what}: Mpts/s {shown}; {best[1] / best[0]:.3f} of the library"
+            )
+        del known, new, plan, results
     return found
+
+
+def off(kind: int, modes: Any, sign: int, points: Any, data: Any, results: Mapping[str, Any]) -> dict[str, float]:
+    """Return the relative errors of results at a few outputs, against the sum in double precision."""
+    rng = np.random.default_rng(0)
+    picks = rng.integers(0, math.prod(modes) if kind == 1 else points[0].numel(), 24)
+    wide = [p.double() for p in points]
+    exact, places = [], []
+    ks = [torch.arange(-(n // 2), (n + 1) // 2, device=DEVICE, dtype=torch.float64) for n in modes]
+    for pick in picks.tolist():
+        if kind == 1:
+            index = np.unravel_index(pick, modes)
+            phase = sum(float(k[i]) * p for k, i, p in zip(ks, index, wide))
+            exact.append(torch.sum(data * torch.exp(1j * sign * phase)))
+        else:
+            waves = [torch.exp(1j * sign * k * p[pick]) for k, p in zip(ks, wide)]
+            part = data.to(torch.complex128)
+            for wave in reversed(waves):
+                part = part @ wave
+            exact.append(part)
+        places.append(pick)
+    truth = torch.stack(exact)
+    return {
+        name: float(torch.linalg.norm(result.reshape(-1)[places] - truth) / torch.linalg.norm(truth))
+        for name, result in results.items()
+    }
 
 
 PARTS = {

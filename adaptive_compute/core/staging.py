@@ -1,26 +1,27 @@
-"""Copies between ordinary host memory and a device through pinned buffers, in chunks, by several threads at once.
+"""Copies between ordinary host memory and a device through pinned buffers, in chunks.
 
 A device reads and writes pinned memory at the full speed of its link, and ordinary memory several times slower. So
-each chunk goes through a pinned buffer: threads copy chunks between the host array and buffers, while the device moves
-the chunks that are ready. No thread waits for another one, only for a buffer.
+each chunk goes through a pinned buffer: the host copies chunks between its array and buffers, while the device moves
+the chunks that are ready. One thread of Python hands out the work, because handing it to others costs more than a
+chunk; the host copy itself is shared out among threads by the function that does it, in one call for each chunk.
 """
 
 from __future__ import annotations
 
-import itertools
 import queue
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
 
-from .host_copy import copy_alone, threads
+from .host_copy import copy_host
 
-CHUNK = 4 << 20  # bytes: large enough for the link's full speed, small enough that filling the first one costs little
-BUFFERS = 16
-PIECES, SMALLEST_STEP = 16, 1 << 20  # a smaller array goes in so many pieces, but not in smaller ones than that
+CHUNK = 8 << 20  # bytes of one buffer: large enough for the link's full speed
+BUFFERS = 6
+PIECES, SMALLEST_STEP = 4, 1 << 20  # a smaller array goes in so many pieces, but not in smaller ones than that
 PAGE = 4096
 
 
@@ -36,8 +37,8 @@ class Link(Protocol):
     def allocate(self, nbytes: int) -> Buffer:
         """Return a pinned buffer."""
 
-    def enter(self, up: bool) -> None:
-        """Prepare the calling thread, which is one of the stager's own, for copies in one direction."""
+    def going(self, up: bool) -> AbstractContextManager[Any]:
+        """Return a context in which the calling thread's copies go in one direction."""
 
     def send(self, buffer: Any, nbytes: int, target: Any, offset: int) -> Any:
         """Start copying the first bytes of a buffer to the device; returns what ``wait`` takes."""
@@ -49,7 +50,7 @@ class Link(Protocol):
         """Wait until a copy is done."""
 
 
-class _Slot:
+class Slot:
     """A pinned buffer, and the copy that still uses it."""
 
     __slots__ = ("array", "buffer", "copy")
@@ -65,19 +66,24 @@ class Stager:
     Parameters
     ----------
     link : Link
+    copy : callable
+        Copies one host array of bytes into another, by several threads where that is faster.
     chunk : int
         Bytes of one buffer.
     buffers : int
         Most buffers that are kept; they are made when first needed.
     """
 
-    def __init__(self, link: Link, *, chunk: int = CHUNK, buffers: int = BUFFERS) -> None:
-        self.link, self.chunk, self.buffers = link, chunk, buffers
-        self._free: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
+    def __init__(
+        self, link: Link, copy: Callable[[np.ndarray, np.ndarray], None] = copy_host, *,
+        chunk: int = CHUNK, buffers: int = BUFFERS,
+    ) -> None:  # fmt: skip
+        self.link, self.copy, self.chunk, self.buffers = link, copy, chunk, buffers
+        self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         self._made = 0
         self._lock = threading.Lock()
 
-    def up(self, host: np.ndarray, target: Any, workers: int) -> None:
+    def up(self, host: np.ndarray, target: Any) -> None:
         """Start copying host bytes to the device; returns when the host array has been read.
 
         Parameters
@@ -85,111 +91,101 @@ class Stager:
         host : ndarray of uint8, one axis, contiguous
         target : object
             What the link's ``send`` takes.
-        workers : int
-            Threads that copy on the host.
         """
-        step = self._step(host.nbytes)
+        step = self.step(host.nbytes)
+        with self.link.going(True):
+            for start in range(0, host.nbytes, step):
+                part = host[start : start + step]
+                slot = self.take()
+                try:
+                    self.copy(slot.array[: part.nbytes], part)
+                    slot.copy = self.link.send(slot.buffer, part.nbytes, target, start)
+                finally:
+                    self.give(slot)
 
-        def one(number: int) -> None:
-            start = number * step
-            part = host[start : start + step]
-            with self.borrowed() as slot:
-                copy_alone(slot.array[: part.nbytes], part)
-                slot.copy = self.link.send(slot.buffer, part.nbytes, target, start)
-
-        self.share(-(-host.nbytes // step), one, workers, up=True)
-
-    def down(self, source: Any, host: np.ndarray, workers: int) -> None:
+    def down(self, source: Any, host: np.ndarray) -> None:
         """Copy bytes from the device into a host array; returns when they are there."""
-        step = self._step(host.nbytes)
+        step = self.step(host.nbytes)
+        coming: deque[tuple[int, Slot]] = deque()
+        starts = iter(range(0, host.nbytes, step))
+        try:
+            with self.link.going(False):
+                start = next(starts, None)
+                while start is not None or coming:
+                    # Whoever holds a buffer does not wait for another one: several threads may be here.
+                    slot = None
+                    if start is not None:
+                        slot = self.spare() if coming else self.take()
+                    if start is not None and slot is not None:
+                        coming.append((start, slot))
+                        nbytes = min(step, host.nbytes - start)
+                        slot.copy = self.link.fetch(source, start, slot.buffer, nbytes)
+                        start = next(starts, None)
+                        continue
+                    first, slot = coming[0]
+                    self.settle(slot)
+                    part = host[first : first + step]
+                    self.copy(part, slot.array[: part.nbytes])
+                    coming.popleft()
+                    self.give(slot)
+        finally:
+            for _, slot in coming:
+                self.give(slot)
 
-        def one(number: int) -> None:
-            start = number * step
-            part = host[start : start + step]
-            with self.borrowed() as slot:
-                slot.copy = self.link.fetch(source, start, slot.buffer, part.nbytes)
-                self.link.wait(slot.copy)
-                slot.copy = None
-                copy_alone(part, slot.array[: part.nbytes])
-
-        self.share(-(-host.nbytes // step), one, workers, up=False)
-
-    def _step(self, nbytes: int) -> int:
+    def step(self, nbytes: int) -> int:
         """Return the bytes of one chunk: less than a buffer where that lets the first chunk leave sooner."""
         return min(self.chunk, max(SMALLEST_STEP, -(-nbytes // PIECES // PAGE) * PAGE))
 
-    @contextmanager
-    def borrowed(self) -> Iterator[_Slot]:
-        """Give a buffer that nothing uses for a block; a copy that the block leaves in ``slot.copy`` may go on."""
-        slot = self._take()
-        try:
-            yield slot
-        finally:
-            self._free.put(slot)
+    def take(self) -> Slot:
+        """Return a buffer that nothing uses, waiting for one where all of them are taken."""
+        slot = self.spare()
+        return self._settled(self._free.get()) if slot is None else slot
 
-    def _take(self) -> _Slot:
-        """Return a buffer that nothing uses: an idle one, while there are few a new one, else the next to be idle."""
+    def spare(self) -> Slot | None:
+        """Return a buffer that nothing uses, or None where all of them are taken.
+
+        That is an idle one, while there are few a new one, else the one whose copy ends next.
+        """
         try:
             slot = self._free.get_nowait()
         except queue.Empty:
-            slot = None
-        if slot is None or slot.copy is not None:
+            return self._new()
+        if slot.copy is not None:
             new = self._new()
             if new is not None:
-                if slot is not None:
-                    self._free.put(slot)
-                return new
-        if slot is None:
-            slot = self._free.get()
-        if slot.copy is not None:
-            try:
-                self.link.wait(slot.copy)
-            except BaseException:
                 self._free.put(slot)
-                raise
-            slot.copy = None
+                return new
+        return self._settled(slot)
+
+    def _settled(self, slot: Slot) -> Slot:
+        try:
+            self.settle(slot)
+        except BaseException:
+            self._free.put(slot)
+            raise
         return slot
 
-    def _new(self) -> _Slot | None:
+    def give(self, slot: Slot) -> None:
+        """Return a buffer; the copy in ``slot.copy`` may go on."""
+        self._free.put(slot)
+
+    def settle(self, slot: Slot) -> None:
+        """Wait for the copy that uses a buffer."""
+        if slot.copy is not None:
+            self.link.wait(slot.copy)
+            slot.copy = None
+
+    def _new(self) -> Slot | None:
         with self._lock:
             if self._made >= self.buffers:
                 return None
             self._made += 1
         try:
-            return _Slot(self.link.allocate(self.chunk))
+            return Slot(self.link.allocate(self.chunk))
         except BaseException:
             with self._lock:
                 self._made -= 1
             raise
-
-    def share(self, count: int, one: Callable[[int], None], workers: int, up: bool) -> None:
-        """Call ``one`` for each number below ``count``, shared out among threads; whoever is free takes the next."""
-        numbers = itertools.count()
-        stop = threading.Event()
-
-        def work() -> None:
-            self.link.enter(up)
-            while not stop.is_set():
-                number = next(numbers)
-                if number >= count:
-                    return
-                try:
-                    one(number)
-                except BaseException:
-                    stop.set()
-                    raise
-
-        running = [threads().submit(work) for _ in range(max(1, min(workers, count, self.buffers)))]
-        try:
-            for future in running:
-                future.exception()
-        except BaseException:  # an interrupt: the host array may be freed only when nobody reads or writes it any more
-            stop.set()
-            for future in running:
-                future.exception()
-            raise
-        for future in running:
-            future.result()
 
     def release(self) -> int:
         """Let go of the buffers that no copy uses, and return their bytes."""
@@ -199,8 +195,7 @@ class Stager:
                 slot = self._free.get_nowait()
             except queue.Empty:
                 return freed
-            if slot.copy is not None:
-                self.link.wait(slot.copy)
+            self.settle(slot)
             freed += slot.array.nbytes
             with self._lock:
                 self._made -= 1

@@ -18,8 +18,7 @@ from ...core.transfer import is_constant
 from .device import dtype_of
 
 # Below these the driver's own copy of pageable memory is as fast, and one call.
-LEAST_UP, LEAST_DOWN = 2 << 20, 2 << 20
-MOST_WORKERS = 8  # more threads than this share a host's memory bandwidth without adding to it
+LEAST_UP, LEAST_DOWN = 1 << 20, 1 << 20
 
 
 class PinnedBuffer:
@@ -40,16 +39,16 @@ class CudaLink:
 
         self.index = index
         self.up, self.down = torch.cuda.Stream(index), torch.cuda.Stream(index)
-        self._set_stream = torch.cuda.set_stream
+        self._stream = torch.cuda.stream
         self._event = torch.cuda.Event
 
     def allocate(self, nbytes: int) -> PinnedBuffer:
         """Return a pinned buffer."""
         return PinnedBuffer(nbytes)
 
-    def enter(self, up: bool) -> None:
+    def going(self, up: bool) -> Any:
         """Let the calling thread's copies go to this link's stream."""
-        self._set_stream(self.up if up else self.down)
+        return self._stream(self.up if up else self.down)
 
     def send(self, buffer: Any, nbytes: int, target: Any, offset: int) -> Any:
         """Start copying to the device."""
@@ -71,15 +70,26 @@ class CudaLink:
         copy.synchronize()
 
 
+def copy_bytes(target: np.ndarray, source: np.ndarray) -> None:
+    """Copy host bytes by torch's threads, which stand ready: waking Python's own takes longer than copying a chunk."""
+    import torch
+
+    to, given = torch.from_numpy(target), kind_named("torch").from_numpy(source)
+    allowed, have = _settings.threads(_settings.current()), torch.get_num_threads()
+    if have <= allowed:
+        to.copy_(given)
+        return
+    torch.set_num_threads(allowed)
+    try:
+        to.copy_(given)
+    finally:
+        torch.set_num_threads(have)
+
+
 @cache
 def stager(index: int) -> Stager:
     """Return the stager of a GPU."""
-    return Stager(CudaLink(index))
-
-
-def workers() -> int:
-    """Return how many threads copy on the host."""
-    return min(_settings.threads(_settings.current()), MOST_WORKERS)
+    return Stager(CudaLink(index), copy_bytes)
 
 
 # Copies of arrays that were promised to stay as they are (an index topology's), by array and GPU.
@@ -102,14 +112,22 @@ def upload(host: Any, index: int) -> Any:
     return copy
 
 
+@cache
+def _device(index: int) -> Any:
+    import torch
+
+    return torch.device("cuda", index)
+
+
 def _upload(host: Any, index: int) -> Any:
     import torch
 
-    device = f"cuda:{index}"
-    tensor = kind_named("torch").from_numpy(host) if isinstance(host, np.ndarray) else host.detach()
-    tensor = tensor.resolve_conj().resolve_neg()
-    nbytes = tensor.nbytes
-    if nbytes < LEAST_UP or tensor.is_pinned():
+    if isinstance(host, np.ndarray):
+        tensor = kind_named("torch").from_numpy(host)
+    else:
+        tensor = host.detach().resolve_conj().resolve_neg()
+    device = _device(index)
+    if tensor.nbytes < LEAST_UP or tensor.is_pinned():
         return tensor.to(device)
     if not tensor.is_contiguous():
         tensor = tensor.contiguous()
@@ -117,7 +135,7 @@ def _upload(host: Any, index: int) -> Any:
     side, caller = engine.link.up, torch.cuda.current_stream(index)  # type: ignore[attr-defined]
     with torch.cuda.stream(side):  # its memory belongs to that stream, so that nothing queued elsewhere need be awaited
         result = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
-    engine.up(_bytes(tensor).numpy(), _bytes(result), workers())
+    engine.up(_bytes(tensor).numpy(), _bytes(result))
     caller.wait_stream(side)
     result.record_stream(caller)
     return result
@@ -130,10 +148,17 @@ def download(tensor: Any, out: np.ndarray | None = None) -> Any:
     """
     import torch
 
-    tensor = tensor.detach().resolve_conj().resolve_neg()
-    if tensor.nbytes < LEAST_DOWN and out is None:
-        host = tensor.cpu()
-        return host if host.dtype is torch.bfloat16 else host.numpy()
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    if tensor.is_conj() or tensor.is_neg():
+        tensor = tensor.resolve_conj().resolve_neg()
+    if tensor.nbytes < LEAST_DOWN:
+        if out is not None and tensor.dtype is not torch.bfloat16:
+            torch.from_numpy(out).copy_(tensor)
+            return out
+        if out is None:
+            host = tensor.cpu()
+            return host if host.dtype is torch.bfloat16 else host.numpy()
     source = tensor.contiguous()
     brain = source.dtype is torch.bfloat16
     name = "uint16" if brain else str(source.dtype)[6:]
@@ -144,7 +169,7 @@ def download(tensor: Any, out: np.ndarray | None = None) -> Any:
         index = source.device.index
         engine = stager(index)
         engine.link.down.wait_stream(torch.cuda.current_stream(index))  # type: ignore[attr-defined]
-        engine.down(_bytes(source), target.reshape(-1).view(np.uint8), workers())
+        engine.down(_bytes(source), target.reshape(-1).view(np.uint8))
     return torch.from_numpy(target).view(torch.bfloat16) if brain else target
 
 

@@ -1,42 +1,40 @@
 """A batch of host data through the GPU in pieces: one piece comes in while another computes and a third goes back.
 
-The link moves data in both directions at once, so that a batch takes about as long as its larger side. Each thread has
-a stream of its own and takes a piece all the way: into a pinned buffer, to the GPU, through the plan, and back.
+The link moves data in both directions at once, so that a batch takes about as long as its larger side. One thread of
+Python copies pieces into and out of pinned buffers and queues their work, in turn on a few streams.
 """
 
 from __future__ import annotations
 
-import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from ...core.array import Operand
-from ...core.host_copy import copy_alone
 from ...core.host_memory import results
 from ...core.operation import Request
 from ...core.staging import CHUNK
 from ...core.transfer import counters
 from . import memory
 from .device import dtype_of, index_of
-from .link import stager, workers
+from .link import stager
 
-LEAST = 8 << 20  # bytes of both sides together from which pieces gain more than they cost
-PIECE = 2 << 20  # bytes of the larger side of one piece
+LEAST = 4 << 20  # bytes of both sides together from which pieces gain more than they cost
+PIECE, MOST_PIECES = 2 << 20, 8  # least bytes of the larger side of one piece; a large batch goes in larger ones
+STREAMS = 3
+AHEAD = 2  # results on their way while the next piece goes in
 
-_own = threading.local()
 
+@cache
+def _streams(index: int) -> tuple[Any, ...]:
+    """Return the streams on which pieces go through a GPU."""
+    import torch
 
-def _stream(index: int) -> Any:
-    """Return the calling thread's stream on a GPU."""
-    streams = _own.__dict__.setdefault("streams", {})
-    if index not in streams:
-        import torch
-
-        streams[index] = torch.cuda.Stream(index)
-    return streams[index]
+    return tuple(torch.cuda.Stream(index) for _ in range(STREAMS))
 
 
 def rows_of(x: Operand, result: Operand, chunk: int) -> int:
@@ -46,7 +44,8 @@ def rows_of(x: Operand, result: Operand, chunk: int) -> int:
     row = max(x.nbytes, result.nbytes) // x.shape[0]
     if not 0 < row <= chunk:
         return 0
-    rows = max(PIECE // row, 1)
+    piece = min(max(PIECE, row * x.shape[0] // MOST_PIECES), chunk)
+    rows = max(piece // row, 1)
     return rows if 2 * rows <= x.shape[0] else 0
 
 
@@ -79,26 +78,51 @@ def through_host(
             host = np.ascontiguousarray(host)
         out = results.empty(result.shape, "uint16" if result.dtype == "bfloat16" else result.dtype)
         source, target = (a.reshape(a.shape[0], -1).view(np.uint8) for a in (host, out))
-        engine = stager(index)
+        engine, streams = stager(index), _streams(index)
+        going: deque[tuple[Any, np.ndarray]] = deque()  # pinned results on their way, and where they go
 
-        def one(number: int) -> None:
-            part, piece = (side[number * rows : (number + 1) * rows] for side in (source, target))
-            with torch.cuda.stream(_stream(index)), torch.no_grad():
-                with engine.borrowed() as slot:
-                    copy_alone(slot.array[: part.nbytes].reshape(part.shape), part)
-                    pinned = bytes_of(slot)[: part.nbytes].view(given).reshape(len(part), *x.shape[1:])
-                    there = pinned.to(device, non_blocking=True)
+        def finish() -> None:
+            slot, piece = going[0]
+            engine.settle(slot)
+            engine.copy(piece.reshape(-1), slot.array[: piece.nbytes])
+            going.popleft()
+            engine.give(slot)
+
+        def buffer() -> Any:
+            """Return a buffer; whoever holds some does not wait for others to return theirs."""
+            while going:
+                slot = engine.spare()
+                if slot is not None:
+                    return slot
+                finish()
+            return engine.take()
+
+        try:
+            for number in range(count):
+                part, piece = (side[number * rows : (number + 1) * rows] for side in (source, target))
+                with torch.cuda.stream(streams[number % STREAMS]), torch.no_grad():
+                    slot = buffer()
+                    try:
+                        engine.copy(slot.array[: part.nbytes], part.reshape(-1))
+                        pinned = bytes_of(slot)[: part.nbytes].view(given).reshape(len(part), *x.shape[1:])
+                        there = pinned.to(device, non_blocking=True)
+                        slot.copy = torch.cuda.Event()
+                        slot.copy.record()
+                    finally:
+                        engine.give(slot)
+                    found = compute(there).contiguous()
+                    slot = buffer()
+                    going.append((slot, piece))
+                    bytes_of(slot)[: piece.nbytes].copy_(found.reshape(-1).view(torch.uint8), non_blocking=True)
                     slot.copy = torch.cuda.Event()
                     slot.copy.record()
-                found = compute(there).contiguous()
-                with engine.borrowed() as slot:
-                    bytes_of(slot)[: piece.nbytes].copy_(found.reshape(-1).view(torch.uint8), non_blocking=True)
-                    done = torch.cuda.Event()
-                    done.record()
-                    done.synchronize()
-                    copy_alone(piece, slot.array[: piece.nbytes].reshape(piece.shape))
-
-        engine.share(count, one, workers(), up=True)
+                while len(going) > AHEAD:
+                    finish()
+            while going:
+                finish()
+        finally:
+            for slot, _ in going:
+                engine.give(slot)
         seconds = time.perf_counter() - start  # both directions take all of it
         counters.count_transfer("cpu", device, host.nbytes, seconds / 2)
         counters.count_transfer(device, "cpu", out.nbytes, seconds / 2)

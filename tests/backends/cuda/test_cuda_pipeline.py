@@ -27,9 +27,6 @@ class HostLink:
     def allocate(self, nbytes):
         return Buffer(nbytes)
 
-    def enter(self, up):
-        pass
-
     def wait(self, copy):
         pass
 
@@ -43,7 +40,7 @@ def host_as_gpu(monkeypatch):
         return tensor.clone() if args and args[0] == "cuda:0" else move(tensor, *args, **kwargs)
 
     monkeypatch.setattr(pipeline, "stager", lambda index: stager)
-    monkeypatch.setattr(pipeline, "_stream", lambda index: None)
+    monkeypatch.setattr(pipeline, "_streams", lambda index: (None,) * pipeline.STREAMS)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
     monkeypatch.setattr(
         torch.cuda, "Event", lambda: types.SimpleNamespace(record=lambda: None, synchronize=lambda: None)
