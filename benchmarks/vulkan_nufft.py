@@ -26,7 +26,7 @@ from adaptive_compute.backends.vulkan import nufft_grid, nufft_steps
 from adaptive_compute.backends.vulkan.array import upload
 from adaptive_compute.backends.vulkan.nufft import NufftPlan, VulkanNUFFT
 from adaptive_compute.backends.vulkan.nufft_places import periodic
-from adaptive_compute.backends.vulkan.nufft_programs import grids_of
+from adaptive_compute.backends.vulkan.nufft_programs import grids_of, width_of
 from adaptive_compute.backends.vulkan.program import Builder
 from adaptive_compute.backends.vulkan.runtime import State, runtime
 from adaptive_compute.core.array import Operand
@@ -37,16 +37,26 @@ from benchmarks.record import machine
 DEVICE = "vulkan:0"
 CHECKED = 12  # outputs
 CASES = [  # dimension, type, eps
-    (2, 1, 1e-4), (2, 1, 1e-6), (3, 1, 1e-4), (2, 2, 1e-4), (2, 2, 1e-6), (3, 2, 1e-6), (3, 1, 1e-6), (1, 1, 1e-6),
-    (1, 2, 1e-6),
+    (2, 1, 1e-4), (2, 1, 1e-6), (3, 1, 1e-4), (2, 2, 1e-4), (2, 2, 1e-6), (3, 2, 1e-4), (3, 2, 1e-6), (3, 1, 1e-6),
+    (1, 1, 1e-6), (1, 2, 1e-6),
 ]  # fmt: skip
 TILES = {
-    1: [(32, 1, 4), (64, 1, 4)],
-    2: [(32, 1, 8), (32, 1, 16), (32, 1, 4), (64, 1, 8), (16, 1, 8)],
-    3: [(8, 4, 8), (8, 4, 16), (8, 4, 4), (8, 8, 8), (4, 8, 8), (16, 2, 8)],
+    1: [(32, 1, 1), (64, 1, 1)],
+    2: [(8, 4, 4), (16, 2, 4), (16, 4, 4), (8, 8, 4), (4, 8, 4), (8, 4, 8), (16, 2, 8)],
+    3: [(8, 4, 8), (4, 8, 8), (8, 8, 8), (16, 2, 8), (8, 4, 4), (8, 8, 4)],
 }
-BINS = {1: [(5,), (4,), (6,)], 2: [(3, 3), (3, 2), (2, 2), (4, 2)], 3: [(2, 2, 2), (3, 1, 1), (2, 1, 1), (3, 2, 2)]}
+BINS = {
+    1: [(3,), (2,), (4,), (5,)],
+    2: [(2, 2), (1, 1), (1, 2), (3, 2)],
+    3: [(2, 2, 2), (1, 2, 2), (1, 1, 2), (1, 1, 1)],
+}
 LANES = {1: [1, 2, 8], 2: [1, 2, 4, 8], 3: [1, 2, 4, 8]}
+# cuFINUFFT's own choices beside its defaults; what a version does not take is left out.
+RIVAL_BINS = {
+    1: [(1024,), (256,)],
+    2: [(16, 16), (32, 32), (64, 32)],
+    3: [(8, 8, 4), (16, 16, 2), (8, 8, 8), (16, 16, 4)],
+}
 Variant = dict[str, Any]
 
 
@@ -108,17 +118,20 @@ def _sum(data: np.ndarray, points: list[np.ndarray], k: list[int], sign: int) ->
 
 
 @contextmanager
-def changed(dim: int, variant: Variant) -> Iterator[None]:
+def changed(dim: int, width: int, variant: Variant) -> Iterator[None]:
     """Build programs with other tiles, bins or lanes inside the block."""
-    tables = {"tile": nufft_grid.TILES, "bins": nufft_grid.BINS, "lanes": nufft_steps.LANES}
-    kept = {name: tables[name][dim] for name in variant}
+    tables = {
+        "tile": (nufft_grid.TILES, dim), "bins": (nufft_grid.BINS, (dim, width)), "lanes": (nufft_steps.LANES, dim),
+        "batches": (nufft_steps.BATCHES, dim),
+    }  # fmt: skip
+    kept = {name: tables[name][0][tables[name][1]] for name in variant}
     for name, value in variant.items():
-        tables[name][dim] = value
+        tables[name][0][tables[name][1]] = value
     try:
         yield
     finally:
         for name, value in kept.items():
-            tables[name][dim] = value
+            tables[name][0][tables[name][1]] = value
 
 
 def stages(plan: NufftPlan, memory: list[Any], again: bool, repeats: int) -> dict[str, float]:
@@ -169,13 +182,14 @@ def main_step(request: Request, memory: list[Any], repeats: int) -> tuple[float,
     return 1e3 * statistics.median(run[-1] for run in times), values[: 1 << 20]
 
 
-def variants(dim: int, kind: int) -> Iterator[Variant]:
+def variants(dim: int, kind: int, width: int) -> Iterator[Variant]:
     """Yield what to try beside the defaults."""
     if kind == 2:
         yield from ({"lanes": lanes} for lanes in LANES[dim] if lanes != nufft_steps.LANES[dim])
     else:
+        yield {"batches": 2}
         yield from ({"tile": tile} for tile in TILES[dim] if tile != nufft_grid.TILES[dim])
-    yield from ({"bins": bins} for bins in BINS[dim] if bins != nufft_grid.BINS[dim])
+    yield from ({"bins": bins} for bins in BINS[dim] if bins != nufft_grid.BINS[dim, width])
 
 
 def measure(dim: int, kind: int, eps: float, count: int, options: argparse.Namespace, until: float) -> dict[str, Any]:
@@ -196,10 +210,10 @@ def measure(dim: int, kind: int, eps: float, count: int, options: argparse.Names
     plan.close()
     row["variants"] = []
     first = None
-    for variant in [{}, *variants(dim, kind)] if options.search else ():
+    for variant in [{}, *variants(dim, kind, width_of(eps, dim))] if options.search else ():
         if time.perf_counter() > until:
             break
-        with changed(dim, variant):
+        with changed(dim, width_of(eps, dim), variant):
             milliseconds, values = main_step(request, memory, options.repeats)
         first = values if first is None else first
         off = float(np.linalg.norm(values - first) / np.linalg.norm(first))
@@ -222,17 +236,23 @@ def rival(request: Request, host: list[np.ndarray], repeats: int) -> dict[str, f
     tensors = [torch.from_numpy(a).cuda() for a in host]
     shape = tuple(p.n_modes) if p.type == 1 else (len(host[1]),)
     out = torch.empty(shape, dtype=torch.complex64, device="cuda")
-    for method in (1, 2, 3) if p.type == 1 else (1, 2):
+
+    def time(name: str, **options: int) -> None:
         try:
-            plan = cufinufft.Plan(p.type, tuple(p.n_modes), 1, p.eps, p.isign, "complex64", gpu_method=method)
+            plan = cufinufft.Plan(p.type, tuple(p.n_modes), 1, p.eps, p.isign, "complex64", **options)
             plan.setpts(*tensors[1:])
-            call: Callable[[], Any] = lambda plan=plan: plan.execute(tensors[0], out=out)  # noqa: E731
-            times = _events(torch, call, repeats)
+            times = _events(torch, lambda: plan.execute(tensors[0], out=out), repeats)
         except Exception as problem:  # a method that this version or dimension does not have
-            print(f"# cufinufft method {method}: {problem}")
-            continue
-        found[f"method {method}"] = 1e3 * statistics.median(times)
-        del plan
+            print(f"# cufinufft {name}: {problem}")
+            return
+        found[name] = 1e3 * statistics.median(times)
+
+    for method in (1, 2, 3) if p.type == 1 else (1, 2):
+        time(f"method {method}", gpu_method=method)
+    best = min(found, key=found.__getitem__, default="")
+    for sizes in RIVAL_BINS[p.dim] if best else ():
+        named = {f"gpu_binsize{axis}": size for axis, size in zip("xyz", sizes)}
+        time(f"{best} bins {sizes}", gpu_method=int(best[-1]), **named)
     return found
 
 
@@ -295,10 +315,11 @@ def main() -> None:
         if now - start > options.seconds:
             print(f"# no time left for {dim}d{kind} at {eps}")
             continue
-        share = now + (start + options.seconds - now) / (len(cases) - number)
+        share = now + 0.8 * (start + options.seconds - now) / (len(cases) - number)
         rows.append(measure(dim, kind, eps, options.points, options, share))
         runtime(DEVICE).trim()
         print(f"# {dim}d{kind} {eps}: {time.perf_counter() - now:.1f} s", flush=True)
+        print(table(rows[-1:], options.points), flush=True)
     limits = runtime(DEVICE).limits
     record = {
         "points": options.points,
@@ -310,7 +331,6 @@ def main() -> None:
     if options.output:
         options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(f"{limits.name}, {limits.driver}")
-    print(table(rows, options.points))
 
 
 if __name__ == "__main__":

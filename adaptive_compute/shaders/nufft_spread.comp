@@ -1,14 +1,17 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-// Spreading: each cell of the fine grid gets what the points around it give. A workgroup owns a tile of cells: each
-// invocation one cell across (two axes of lanes in three dimensions) and DEPTH cells along the last axis, in registers.
-// It goes through the bins that can reach the tile, keeps the points that do, sets down their kernel values in shared
-// memory, a batch at a time, and each invocation takes its own; nothing is added by two, so that the order of summing,
-// and with it every bit, is always the same. Cells outside a point's reach get its value times zero.
+#extension GL_EXT_control_flow_attributes : require
+// Spreading: each cell of the fine grid gets what the points around it give. A workgroup owns a tile of cells: in one
+// dimension a cell an invocation, in two and three DEPTH cells in a column along the last axis, in registers (in two
+// dimensions LANES1 columns lie one behind the other). It goes through the points of the bins that can reach the tile,
+// a batch at a time: every invocation sets down one point's kernel values in shared memory, spread out over the tile's
+// sides with zeros where the point does not reach, and then each takes its own from every point. Nothing is added by
+// two, so that the order of summing, and with it every bit, is always the same.
 // Bindings: 0 positions, [axis][point], sorted by bins, 1 strengths in that order, [transform][point], 2 beginnings of
 // the bins, 3 fine grid, [transform][cells].
-// Constants: 0 local size (1 x 2), 1, 2 lanes of the first two axes, 3 points, 4.. cells of each axis, 7.. cells of a
-// bin as a power of two, 10.. bins of each axis, 13.. tiles of each axis, 16 depth (a multiple of 4).
+// Constants: 0 local size (1 x 2; a power of two), 1, 2 lanes of the first two axes, 3 points, 4.. cells of each axis,
+// 7.. cells of a bin as a power of two, 10.. bins of each axis, 13.. tiles of each axis, 16 points
+// that each invocation sets down at once.
 // A workgroup's z is the transform. Method: output-driven spreading as in A. Barnett, Y. Shih et al., "cuFINUFFT: a
 // load-balanced GPU library for general-purpose nonuniform FFTs", 2021, with registers in place of shared-memory sums.
 // variant: nufft_spread_1d_2 -DDIM=1 -DWIDTH=2
@@ -17,18 +20,22 @@
 // variant: nufft_spread_1d_5 -DDIM=1 -DWIDTH=5
 // variant: nufft_spread_1d_6 -DDIM=1 -DWIDTH=6
 // variant: nufft_spread_1d_7 -DDIM=1 -DWIDTH=7
-// variant: nufft_spread_2d_2 -DDIM=2 -DWIDTH=2
-// variant: nufft_spread_2d_3 -DDIM=2 -DWIDTH=3
-// variant: nufft_spread_2d_4 -DDIM=2 -DWIDTH=4
-// variant: nufft_spread_2d_5 -DDIM=2 -DWIDTH=5
-// variant: nufft_spread_2d_6 -DDIM=2 -DWIDTH=6
-// variant: nufft_spread_2d_7 -DDIM=2 -DWIDTH=7
-// variant: nufft_spread_3d_2 -DDIM=3 -DWIDTH=2
-// variant: nufft_spread_3d_3 -DDIM=3 -DWIDTH=3
-// variant: nufft_spread_3d_4 -DDIM=3 -DWIDTH=4
-// variant: nufft_spread_3d_5 -DDIM=3 -DWIDTH=5
-// variant: nufft_spread_3d_6 -DDIM=3 -DWIDTH=6
-// variant: nufft_spread_3d_7 -DDIM=3 -DWIDTH=7
+// variant: nufft_spread_2d_2 -DDIM=2 -DWIDTH=2 -DDEPTH=4
+// variant: nufft_spread_2d_3 -DDIM=2 -DWIDTH=3 -DDEPTH=4
+// variant: nufft_spread_2d_4 -DDIM=2 -DWIDTH=4 -DDEPTH=4
+// variant: nufft_spread_2d_5 -DDIM=2 -DWIDTH=5 -DDEPTH=4
+// variant: nufft_spread_2d_6 -DDIM=2 -DWIDTH=6 -DDEPTH=4
+// variant: nufft_spread_2d_7 -DDIM=2 -DWIDTH=7 -DDEPTH=4
+// variant: nufft_spread_3d_2 -DDIM=3 -DWIDTH=2 -DDEPTH=8
+// variant: nufft_spread_3d_3 -DDIM=3 -DWIDTH=3 -DDEPTH=8
+// variant: nufft_spread_3d_4 -DDIM=3 -DWIDTH=4 -DDEPTH=8
+// variant: nufft_spread_3d_5 -DDIM=3 -DWIDTH=5 -DDEPTH=8
+// variant: nufft_spread_3d_6 -DDIM=3 -DWIDTH=6 -DDEPTH=8
+// variant: nufft_spread_3d_7 -DDIM=3 -DWIDTH=7 -DDEPTH=8
+// variant: nufft_spread_2d_5_d8 -DDIM=2 -DWIDTH=5 -DDEPTH=8
+// variant: nufft_spread_3d_5_d4 -DDIM=3 -DWIDTH=5 -DDEPTH=4
+// variant: nufft_spread_2d_7_d8 -DDIM=2 -DWIDTH=7 -DDEPTH=8
+// variant: nufft_spread_3d_7_d4 -DDIM=3 -DWIDTH=7 -DDEPTH=4
 layout(local_size_x_id = 0) in;
 layout(constant_id = 0) const uint LOCAL = 32;
 layout(constant_id = 1) const uint LANES0 = 32;
@@ -46,7 +53,7 @@ layout(constant_id = 12) const uint BINS2 = 1;
 layout(constant_id = 13) const uint TILES0 = 1;
 layout(constant_id = 14) const uint TILES1 = 1;
 layout(constant_id = 15) const uint TILES2 = 1;
-layout(constant_id = 16) const uint DEPTH = 8;
+layout(constant_id = 16) const uint BATCHES = 1;
 layout(set = 0, binding = 0) readonly buffer Positions { uint positions[]; };
 layout(set = 0, binding = 1) readonly buffer Strengths { vec2 strengths[]; };
 layout(set = 0, binding = 2) readonly buffer Begins { uint begins[]; };
@@ -54,24 +61,26 @@ layout(set = 0, binding = 3) writeonly buffer Grid { vec2 grid[]; };
 #include "nufft_cells.glsl"
 #include "nufft_kernel.glsl"
 
-const uint QUEUE = 2u * LOCAL;  // what one round may add to what is waiting
-const uint SIDE1 = DIM == 2 ? DEPTH : LANES1;
-shared uint waiting[QUEUE];
-shared uint kept_mask[(LOCAL + 31u) / 32u];
-shared vec2 strength[QUEUE];
+const uint QUEUE = BATCHES * LOCAL;  // points that are set down at once
+const uint SIDE0 = DIM == 1 ? LOCAL : LANES0;
+shared uint row_from[LOCAL], row_end[LOCAL];
+shared vec2 strength[DIM == 3 ? 1 : QUEUE];
+#if DIM == 1
+#define ACROSS (WIDTH + 1u)  // the last of a point's values is the zero of lanes that it misses
 shared uint cell0[QUEUE];
-shared float across0[QUEUE * (WIDTH + 1)];  // the last of each point's values is the zero of lanes that it misses
-#if DIM == 3
-shared uint cell1[QUEUE];
-shared float across1[QUEUE * (WIDTH + 1)];
-#endif
-#if DIM > 1
-#define LAST_CELLS (DIM == 2 ? CELLS1 : CELLS2)
-shared vec4 along[QUEUE * DEPTH / 4u];
-vec2 sums[DEPTH];
 #else
-vec2 sums[1];
+#define QUADS (DEPTH / 4u)
+#define ACROSS (LANES0 + 1u)  // one more than there are, so that invocations write to different banks
+#define LAST_CELLS (DIM == 2 ? CELLS1 : CELLS2)
+const uint SIDE_LAST = DIM == 2 ? LANES1 * DEPTH : DEPTH;
+const uint ALONG = SIDE_LAST / 4u + 1u;
+shared vec4 along[QUEUE * ALONG];
+#if DIM == 3
+const uint BESIDE = LANES1 + 1u;
+shared vec2 beside[QUEUE * BESIDE];  // kernel values times the strength
 #endif
+#endif
+shared float across[QUEUE * ACROSS];
 uvec3 corner;
 
 // How far b lies before a, on a circle.
@@ -87,130 +96,140 @@ uvec2 bins_of(uint begin, uint side, uint cells, uint bin, uint bins) {
     return last - first + 1u >= bins ? uvec2(0u, bins) : uvec2(first, last - first + 1u);
 }
 
-bool reaches(uint cell, uint begin, uint side, uint cells) {
-    return behind(cell, behind(begin, WIDTH - 1u, cells), cells) < side + WIDTH - 1u;
-}
+#define EACH [[unroll]] for (uint j = 0u; j < WIDTH; j++)
 
-bool kept(uint i) {
-    float s;
-    bool keep = reaches(first_cell(positions[i], CELLS0, s), corner.x, LANES0, CELLS0);
-#if DIM > 1
-    keep = keep && reaches(first_cell(positions[COUNT + i], CELLS1, s), corner.y, SIDE1, CELLS1);
-#endif
-#if DIM > 2
-    keep = keep && reaches(first_cell(positions[2u * COUNT + i], CELLS2, s), corner.z, DEPTH, CELLS2);
-#endif
-    return keep;
-}
-
-void set_down(uint place) {
-    uint i = waiting[place];
+// Set down point i at a place of the batch; nothing but zeros where there is no more point.
+void set_down(uint place, uint i, bool there) {
     float s, k[WIDTH];
-    cell0[place] = first_cell(positions[i], CELLS0, s);
-    strength[place] = strengths[gl_WorkGroupID.z * COUNT + i];
-    weights(s, k);
-    for (uint j = 0u; j < WIDTH; j++) across0[place * (WIDTH + 1) + j] = k[j];
-    across0[place * (WIDTH + 1) + WIDTH] = 0.0;
-#if DIM == 3
-    cell1[place] = first_cell(positions[COUNT + i], CELLS1, s);
-    weights(s, k);
-    for (uint j = 0u; j < WIDTH; j++) across1[place * (WIDTH + 1) + j] = k[j];
-    across1[place * (WIDTH + 1) + WIDTH] = 0.0;
-#endif
-#if DIM > 1
-    uint cell = first_cell(positions[(DIM - 1) * COUNT + i], LAST_CELLS, s);
-    weights(s, k);
-    for (uint r = 0u; r < DEPTH / 4u; r++) along[place * (DEPTH / 4u) + r] = vec4(0.0);
-    uint from = behind(cell, DIM == 2 ? corner.y : corner.z, LAST_CELLS);
-    for (uint j = 0u; j < WIDTH; j++) {
-        uint r = min(from + j, from + j - LAST_CELLS);
-        if (r < DEPTH) along[place * (DEPTH / 4u) + r / 4u][r % 4u] = k[j];
-    }
-#endif
-}
-
-void take(uint place, uvec2 mine) {
-    float weight = across0[place * (WIDTH + 1) + min(behind(mine.x, cell0[place], CELLS0), WIDTH)];
-#if DIM == 3
-    weight *= across1[place * (WIDTH + 1) + min(behind(mine.y, cell1[place], CELLS1), WIDTH)];
-#endif
-    vec2 value = strength[place] * weight;
 #if DIM == 1
-    sums[0] += value;
+    across[place * ACROSS + WIDTH] = 0.0;
+    strength[place] = there ? strengths[gl_WorkGroupID.z * COUNT + i] : vec2(0.0);
+    cell0[place] = there ? first_cell(positions[i], CELLS0, s) : 0u;
+    weights(there ? s : 0.0, k);
+    EACH across[place * ACROSS + j] = k[j];
 #else
-    for (uint r = 0u; r < DEPTH / 4u; r++) {
-        vec4 k = along[place * (DEPTH / 4u) + r];
-        sums[4u * r] += value * k.x;
-        sums[4u * r + 1u] += value * k.y;
-        sums[4u * r + 2u] += value * k.z;
-        sums[4u * r + 3u] += value * k.w;
+    for (uint l = 0u; l < ACROSS; l++) across[place * ACROSS + l] = 0.0;
+    for (uint l = 0u; l < ALONG; l++) along[place * ALONG + l] = vec4(0.0);
+#if DIM == 2
+    strength[place] = there ? strengths[gl_WorkGroupID.z * COUNT + i] : vec2(0.0);
+#else
+    for (uint l = 0u; l < BESIDE; l++) beside[place * BESIDE + l] = vec2(0.0);
+#endif
+    if (!there) return;
+    uint from = behind(first_cell(positions[i], CELLS0, s), corner.x, CELLS0);
+    weights(s, k);
+    EACH {
+        uint l = min(from + j, from + j - CELLS0);
+        if (l < SIDE0) across[place * ACROSS + l] = k[j];
+    }
+#if DIM == 3
+    vec2 value = strengths[gl_WorkGroupID.z * COUNT + i];
+    from = behind(first_cell(positions[COUNT + i], CELLS1, s), corner.y, CELLS1);
+    weights(s, k);
+    EACH {
+        uint l = min(from + j, from + j - CELLS1);
+        if (l < LANES1) beside[place * BESIDE + l] = value * k[j];
     }
 #endif
-}
-
-void take_all(uint count, uvec2 mine) {
-    for (uint place = gl_LocalInvocationIndex; place < count; place += LOCAL) set_down(place);
-    barrier();
-    for (uint place = 0u; place < count; place++) take(place, mine);
-    barrier();
+    from = behind(first_cell(positions[(DIM - 1) * COUNT + i], LAST_CELLS, s), DIM == 2 ? corner.y : corner.z, LAST_CELLS);
+    weights(s, k);
+    EACH {
+        uint l = min(from + j, from + j - LAST_CELLS);
+        if (l < SIDE_LAST) along[place * ALONG + l / 4u][l % 4u] = k[j];
+    }
+#endif
 }
 
 void main() {
     uint tile = gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x, me = gl_LocalInvocationIndex;
     if (tile >= TILES0 * TILES1 * TILES2) return;
-    corner = uvec3(tile % TILES0 * LANES0, tile / TILES0 % TILES1 * SIDE1, tile / (TILES0 * TILES1) * DEPTH);
-    uvec2 mine = corner.xy + uvec2(me % LANES0, me / LANES0);
-    for (uint r = 0u; r < sums.length(); r++) sums[r] = vec2(0.0);
-
-    uvec2 bins0 = bins_of(corner.x, LANES0, CELLS0, BIN0, BINS0);
-    uvec2 bins1 = DIM > 1 ? bins_of(corner.y, SIDE1, CELLS1, BIN1, BINS1) : uvec2(0u, 1u);
-    uvec2 bins2 = DIM > 2 ? bins_of(corner.z, DEPTH, CELLS2, BIN2, BINS2) : uvec2(0u, 1u);
-    // Bins beside one another hold points beside one another; past the end of the axis they go on at its beginning.
-    uint split = min(bins0.y, BINS0 - bins0.x), runs = split < bins0.y ? 2u : 1u;
-    uint count = 0u;
-    for (uint row = 0u; row < bins1.y * bins2.y * runs; row++) {
-        uint line = row / runs, second = row % runs;
-        uint b1 = bins1.x + line % bins1.y, b2 = bins2.x + line / bins1.y;
-        uint bin = (min(b2, b2 - BINS2) * BINS1 + min(b1, b1 - BINS1)) * BINS0;
-        uint begin = begins[bin + (second == 0u ? bins0.x : 0u)];
-        uint end = begins[bin + (second == 0u ? bins0.x + split : bins0.y - split)];
-        for (uint i = begin + me; i - me < end; i += LOCAL) {
-            if (me < (LOCAL + 31u) / 32u) kept_mask[me] = 0u;
-            barrier();
-            bool keep = i < end && kept(i);
-            if (keep) atomicOr(kept_mask[me / 32u], 1u << (me % 32u));
-            barrier();
-            uint before = 0u, total = 0u;
-            for (uint word = 0u; word < (LOCAL + 31u) / 32u; word++) {
-                uint mask = kept_mask[word];
-                total += bitCount(mask);
-                uint below = word == me / 32u ? (1u << (me % 32u)) - 1u : word < me / 32u ? 0xFFFFFFFFu : 0u;
-                before += bitCount(mask & below);
-            }
-            if (keep) waiting[count + before] = i;
-            count += total;
-            barrier();
-            if (count > LOCAL) {
-                take_all(count, mine);
-                count = 0u;
-            }
-        }
-    }
-    take_all(count, mine);
-
-    if (mine.x >= CELLS0) return;
+    uint lane = me % SIDE0, second = me / SIDE0;
+    corner.x = tile % TILES0 * SIDE0;
 #if DIM == 1
-    grid[gl_WorkGroupID.z * CELLS0 + mine.x] = sums[0];
+    vec2 sum = vec2(0.0);
+    uvec2 bins1 = uvec2(0u, 1u), bins2 = uvec2(0u, 1u);
+#elif DIM == 2
+    corner.y = tile / TILES0 * SIDE_LAST;
+    uvec2 bins1 = bins_of(corner.y, SIDE_LAST, CELLS1, BIN1, BINS1), bins2 = uvec2(0u, 1u);
+#else
+    corner.y = tile / TILES0 % TILES1 * LANES1;
+    corner.z = tile / (TILES0 * TILES1) * DEPTH;
+    uvec2 bins1 = bins_of(corner.y, LANES1, CELLS1, BIN1, BINS1), bins2 = bins_of(corner.z, DEPTH, CELLS2, BIN2, BINS2);
+#endif
+#if DIM > 1
+    vec4 re[QUADS], im[QUADS];
+    [[unroll]] for (uint r = 0u; r < QUADS; r++) re[r] = im[r] = vec4(0.0);
+#endif
+    uvec2 bins0 = bins_of(corner.x, SIDE0, CELLS0, BIN0, BINS0);
+    // Bins beside one another hold points beside one another; past the end of the axis they go on at its beginning.
+    uint split = min(bins0.y, BINS0 - bins0.x), runs = split < bins0.y ? 2u : 1u, rows = bins1.y * bins2.y * runs;
+    for (uint first = 0u; first < rows; first += LOCAL) {
+        // Each invocation looks up one row of points; their lengths are summed up.
+        uint row = first + me, begin = 0u, length = 0u;
+        if (row < rows) {
+            uint line = row / runs, b1 = bins1.x + line % bins1.y, b2 = bins2.x + line / bins1.y;
+            uint bin = (min(b2, b2 - BINS2) * BINS1 + min(b1, b1 - BINS1)) * BINS0;
+            bool again = row % runs == 1u;
+            begin = begins[bin + (again ? 0u : bins0.x)];
+            length = begins[bin + (again ? bins0.y - split : bins0.x + split)] - begin;
+        }
+        row_end[me] = length;
+        barrier();
+        for (uint step = 1u; step < LOCAL; step *= 2u) {
+            uint other = me >= step ? row_end[me - step] : 0u;
+            barrier();
+            row_end[me] += other;
+            barrier();
+        }
+        row_from[me] = begin + length - row_end[me];  // modulo 2^32
+        barrier();
+        uint total = row_end[LOCAL - 1u];
+        for (uint base = 0u; base < total; base += QUEUE) {
+            for (uint place = me; place < QUEUE; place += LOCAL) {
+                uint which = base + place, low = 0u;
+                for (uint step = LOCAL / 2u; step > 0u; step /= 2u)
+                    if (row_end[low + step - 1u] <= which) low += step;
+                set_down(place, row_from[low] + which, which < total);
+            }
+            barrier();
+            uint count = min(total - base, QUEUE);
+            for (uint place = 0u; place < count; place += 4u) {
+                [[unroll]] for (uint p = 0u; p < 4u; p++) {
+                    uint at = place + p;  // past the last one lie zeros: QUEUE is a multiple of 4
+#if DIM == 1
+                    sum += strength[at] * across[at * ACROSS + min(behind(corner.x + me, cell0[at], CELLS0), WIDTH)];
 #else
 #if DIM == 2
-    uint place = (gl_WorkGroupID.z * CELLS1 + corner.y) * CELLS0 + mine.x, step = CELLS0;
+                    vec2 value = strength[at] * across[at * ACROSS + lane];
+                    uint from = at * ALONG + second * QUADS;
 #else
-    if (mine.y >= CELLS1) return;
-    uint place = ((gl_WorkGroupID.z * CELLS2 + corner.z) * CELLS1 + mine.y) * CELLS0 + mine.x, step = CELLS0 * CELLS1;
+                    vec2 value = beside[at * BESIDE + second] * across[at * ACROSS + lane];
+                    uint from = at * ALONG;
 #endif
-    uint last = DIM == 2 ? corner.y : corner.z;
-    for (uint r = 0u; r < DEPTH; r++) {
-        if (last + r < LAST_CELLS) grid[place + r * step] = sums[r];
+                    [[unroll]] for (uint r = 0u; r < QUADS; r++) {
+                        vec4 k = along[from + r];
+                        re[r] += value.x * k;
+                        im[r] += value.y * k;
+                    }
+#endif
+                }
+            }
+            barrier();
+        }
     }
+    uint x = corner.x + lane;
+    if (x >= CELLS0) return;
+#if DIM == 1
+    grid[gl_WorkGroupID.z * CELLS0 + x] = sum;
+#else
+#if DIM == 2
+    uint last = corner.y + second * DEPTH, step = CELLS0, place = (gl_WorkGroupID.z * CELLS1 + last) * CELLS0 + x;
+#else
+    uint y = corner.y + second, last = corner.z, step = CELLS0 * CELLS1;
+    uint place = ((gl_WorkGroupID.z * CELLS2 + last) * CELLS1 + y) * CELLS0 + x;
+    if (y >= CELLS1) return;
+#endif
+    [[unroll]] for (uint r = 0u; r < DEPTH; r++)
+        if (last + r < LAST_CELLS) grid[place + r * step] = vec2(re[r / 4u][r % 4u], im[r / 4u][r % 4u]);
 #endif
 }

@@ -11,9 +11,16 @@ from typing import NamedTuple
 UPSAMPLING = 2.0
 SMALLEST_EPS = 1e-6  # what the widest kernel gives; float32 sums give no more
 WIDEST = 7
-# Cells of a bin as powers of two, by dimension; lanes of a tile's first two axes, and its depth along the last.
-BINS = {1: (5,), 2: (3, 3), 3: (2, 2, 2)}
-TILES = {1: (32, 1, 4), 2: (32, 1, 8), 3: (8, 4, 8)}
+# Lanes of a tile and its depth along the last axis, as nufft_spread.comp has them, and the depths that are compiled.
+TILES = {1: (32, 1, 1), 2: (8, 4, 4), 3: (8, 4, 8)}
+USUAL_DEPTH = {1: 1, 2: 4, 3: 8}
+# Cells of a bin as powers of two, by dimension and width. A tile takes all points of the bins that reach it: bins are
+# as wide as they can be with few points in them that do not.
+BINS = {
+    **{(1, width): (3,) for width in range(2, WIDEST + 1)},
+    **{(2, width): (2, 2) if width in (4, 5) else (1, 1) for width in range(2, WIDEST + 1)},
+    **{(3, width): (2, 2, 2) if width in (4, 5) else (1, 1, 2 if width > 5 else 1) for width in range(2, WIDEST + 1)},
+}
 
 
 def width_of(eps: float, dim: int) -> int:
@@ -49,7 +56,7 @@ class Grid(NamedTuple):
     def of(cls, lengths: tuple[int, ...], width: int, tile: tuple[int, int, int] | None = None) -> Grid:
         """Return the grid of at least these lengths, given in the order of the coordinates."""
         cells = tuple(smooth(max(n, 2 * width)) for n in lengths[::-1])
-        return cls(width, cells, BINS[len(cells)], tile or TILES[len(cells)])
+        return cls(width, cells, BINS[len(cells), width], tile or TILES[len(cells)])
 
     @property
     def dim(self) -> int:
@@ -71,5 +78,5 @@ class Grid(NamedTuple):
     @property
     def tile_counts(self) -> tuple[int, ...]:
         across, beside, depth = self.tile
-        sides = {1: (across,), 2: (across, depth), 3: (across, beside, depth)}[self.dim]
+        sides = {1: (across,), 2: (across, beside * depth), 3: (across, beside, depth)}[self.dim]
         return tuple(-(-n // side) for n, side in zip(self.cells, sides))
