@@ -14,5 +14,5 @@ COUNT, SEED = 160, 0
 
 if __name__ == "__main__":
     with ac.using("cpu"):
-        report = regret(dispatcher, count=COUNT, seed=SEED)
+        report = regret(dispatcher, count=COUNT, seed=SEED, homes=["cpu"])
     publish("regret", {"requests": COUNT, **report.as_dict()}, str(report))

@@ -8,16 +8,18 @@ rest, where any choice is as good, are reported apart.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from . import settings as _settings
+from .array import describe
 from .dispatcher import Dispatcher
-from .errors import AdaptiveError, ArgumentError
+from .errors import AdaptiveError, ArgumentError, NoKernelError, TransferDenied
 from .measure import SETTLE, Progress
+from .operation import Request
 from .operations import operations as all_operations
 from .settings import changed
 from .timing import time_in_turn, typical
@@ -32,6 +34,7 @@ class Outcome:
 
     operation: str
     request: str
+    home: str  # where the operands were
     chosen: str
     seconds: dict[str, float]
     predicted: dict[str, float | None]
@@ -68,6 +71,10 @@ class RegretReport:
             "per_operation": {
                 name: _figures([o.regret for o in decided if o.operation == name]) for name in names
             },
+            "per_residency": {
+                home: _figures([o.regret for o in decided if o.home == home])
+                for home in dict.fromkeys(o.home for o in self.outcomes)
+            },
             "prediction_error": _prediction_error(self.outcomes),
             "worst_explain": worst and {
                 "request": worst.request, "chosen": worst.chosen, "seconds": worst.seconds,
@@ -78,7 +85,8 @@ class RegretReport:
     def __str__(self) -> str:
         figures = self.as_dict()
         lines = [f"{'':12s} {'count':>6s} {'median':>7s} {'mean':>7s} {'p90':>7s} {'p99':>7s} {'worst':>7s}"]
-        for name, row in (("all", figures), *figures["per_operation"].items()):
+        places = [(f"on {home}", row) for home, row in figures["per_residency"].items()]
+        for name, row in (("all", figures), *figures["per_operation"].items(), *(places if len(places) > 1 else ())):
             cells = " ".join(f"{row[k]:7.3f}" if row[k] is not None else f"{'-':>7s}" for k in _NAMES)
             lines.append(f"{name:12s} {row['count']:6d} {cells}")
         lines.append(f"{figures['undecided']} more requests had no two candidates {DECIDED}x apart")
@@ -114,7 +122,7 @@ def _prediction_error(outcomes: tuple[Outcome, ...]) -> float | None:
 
 
 class _Call:
-    """A candidate bound to a request, run the way a caller's NumPy arrays would be."""
+    """A candidate bound to a request, run the way a caller's arrays would be."""
 
     def __init__(self, call: Callable[..., Any], arrays: tuple[Any, ...], synchronize: Callable[[], None]) -> None:
         self.call, self.arrays, self.synchronize = call, arrays, synchronize
@@ -133,9 +141,10 @@ def regret(
     count: int = 200,
     seed: int = 0,
     operations: Collection[str] | None = None,
+    homes: Sequence[str] | None = None,
     report: Callable[[Progress], None] | None = None,
 ) -> RegretReport:
-    """Measure the router's regret on held-out requests.
+    """Measure the router's regret on held-out requests, their operands in turn on each device.
 
     Parameters
     ----------
@@ -147,6 +156,8 @@ def regret(
         Of the random requests: the same seed gives the same ones.
     operations : collection of str, optional
         Names to limit the run to.
+    homes : sequence of str, optional
+        Devices that hold the operands; default every device of the profile.
     report : callable, optional
         Called with a Progress before each request.
 
@@ -163,23 +174,35 @@ def regret(
         raise ArgumentError("there is no profile to judge; `adaptive profile` makes one")
     rng = np.random.default_rng(seed)
     names = [name for name in known if operations is None or name in operations]
+    homes = homes or list(dispatcher.profile.sections)
     outcomes = []
     for done in range(count):
-        operation = known[names[done % len(names)]]
+        operation, home = known[names[done % len(names)]], homes[done // len(names) % len(homes)]
         if report is not None:
             report(Progress(done, count, operation.name))
-        outcome = _outcome(dispatcher, operation.held_out(rng), rng)
+        outcome = _outcome(dispatcher, operation.held_out(rng), rng, home)
         if outcome is not None:
             outcomes.append(outcome)
     return RegretReport(tuple(outcomes), seed)
 
 
-def _outcome(dispatcher: Dispatcher, request: Any, rng: np.random.Generator) -> Outcome | None:
+def _outcome(dispatcher: Dispatcher, request: Request, rng: np.random.Generator, home: str) -> Outcome | None:
     state = _settings.current()
-    decision = dispatcher.decide(request, state)
+    arrays = None
+    if home != "cpu":
+        try:
+            arrays = tuple(_resident(dispatcher, a, home) for a in request.operation.arrays(request, rng))
+        except AdaptiveError:  # a dtype that the device does not hold
+            return None
+        request = dispatcher.request(request.operation, request.params, arrays, state, request.tol)
+    try:
+        decision = dispatcher.decide(request, state)
+    except (NoKernelError, TransferDenied):  # nothing there takes the operands where they are
+        return None
     if len(decision.candidates) < 2:
         return None
-    arrays = request.operation.arrays(request, rng)
+    if arrays is None:
+        arrays = request.operation.arrays(request, rng)
     calls = []
     for candidate in decision.candidates:
         forced = changed(state, kernel=candidate.name, device=candidate.device)
@@ -196,6 +219,12 @@ def _outcome(dispatcher: Dispatcher, request: Any, rng: np.random.Generator) -> 
     labels = [c.name if c.device == "cpu" else f"{c.name}@{c.device}" for c in decision.candidates]
     chosen = labels[decision.candidates.index(decision.chosen)]
     return Outcome(
-        request.operation.name, repr(request), chosen, {n: typical(s)[0] for n, s in zip(labels, samples)},
+        request.operation.name, repr(request), home, chosen, {n: typical(s)[0] for n, s in zip(labels, samples)},
         {n: c.total_s for n, c in zip(labels, decision.candidates)}, str(decision),
     )  # fmt: skip
+
+
+def _resident(dispatcher: Dispatcher, array: Any, home: str) -> Any:
+    """Return an operand's numbers on a device; indices and masks stay with the host, where topologies keep theirs."""
+    moved = array is not None and describe(array).dtype.startswith(("float", "bfloat", "complex"))
+    return dispatcher.to(array, home) if moved else array

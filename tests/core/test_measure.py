@@ -115,17 +115,30 @@ def test_regret_is_one_when_the_choice_is_the_fastest_and_is_seen_when_it_is_not
         held_out, FAMILY.held_out = FAMILY.held_out, lambda rng: request  # type: ignore[method-assign]
         try:
             dispatcher.use_profile(Profile.from_dict(profile.as_dict()))
-            lied = regret(dispatcher, count=2, operations=["fft"]).as_dict()
+            lied = regret(dispatcher, count=2, operations=["fft"], homes=["cpu"]).as_dict()
             for name, points in classes.items():
                 classes[name] = [p._replace(seconds=1.0) for p in points]
             dispatcher.use_profile(Profile.from_dict(profile.as_dict()))
-            honest = regret(dispatcher, count=2, operations=["fft"]).as_dict()
+            honest = regret(dispatcher, count=2, operations=["fft"], homes=["cpu"]).as_dict()
         finally:
             FAMILY.held_out = held_out  # type: ignore[method-assign]
     assert lied["worst"] > 5
     assert lied["worst_explain"]["chosen"] == "slow"
     assert honest["worst"] < 3
     assert honest["count"] + honest["undecided"] == 2
+
+
+def test_regret_takes_operands_from_each_device_in_turn(few):
+    homes = []
+    here = SimFFT("here", "sim:0")
+    with installed(SimBackend(here, SimFFT("there", "sim:0"), devices=("sim:0",))):
+        dispatcher.use_profile(measured())
+        outcomes = regret(dispatcher, count=6, operations=["fft"]).outcomes
+        homes = [outcome.home for outcome in outcomes]
+        for outcome in outcomes:
+            if outcome.home == "sim:0":
+                assert set(outcome.seconds) == {"here@sim:0", "there@sim:0"}
+    assert {"cpu", "sim:0"} <= set(homes)
 
 
 def test_kernels_of_one_name_on_two_devices_are_judged_apart(few):
