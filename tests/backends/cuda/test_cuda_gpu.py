@@ -1,0 +1,233 @@
+"""Transfers, host batches, memory and several GPUs on the real thing: skipped where there is none."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+import adaptive_compute as ac
+from adaptive_compute.backends.cuda import driver
+from adaptive_compute.core.errors import AdaptiveError, AdaptiveWarning
+from adaptive_compute.core.registry import registry
+
+torch = pytest.importorskip("torch")
+
+pytestmark = [
+    pytest.mark.skipif(not driver.found().gpus or not torch.version.cuda, reason="this machine has no GPU"),
+    pytest.mark.filterwarnings(f"ignore::{AdaptiveWarning.__module__}.{AdaptiveWarning.__name__}"),
+]
+two_gpus = pytest.mark.skipif(len(driver.found().gpus) < 2, reason="this machine has one GPU at most")
+SIZES = [0, 1, 4096, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, (9 << 20) + 3, (75 << 20) + 5]
+
+
+@pytest.fixture
+def backend():
+    return registry.require("cuda")
+
+
+@pytest.mark.parametrize("threads", [1, None])
+@pytest.mark.parametrize("size", SIZES)
+def test_every_byte_goes_there_and_back(backend, size, threads):
+    from adaptive_compute.backends.cuda import link
+
+    host = np.random.default_rng(size).integers(0, 255, size, np.uint8)
+    host.flags.writeable = False
+    with ac.using(threads=threads):
+        there = backend.upload(host, "cuda:0")
+        assert np.array_equal(there.cpu().numpy(), host)
+        assert np.array_equal(backend.download(there), host)
+        out = np.empty_like(host)
+        assert link.download(there, out) is out
+    assert np.array_equal(out, host)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int16", "float16", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("large", [False, True])
+def test_any_dtype_and_layout(backend, dtype, large):
+    whole = np.random.default_rng(0).integers(0, 2, (6, 700 if large else 7, 400)).astype(dtype)
+    for host in (whole, whole[::2, :, ::-1], whole.transpose(2, 0, 1), np.asfortranarray(whole), whole[:, :1, :1]):
+        assert np.array_equal(backend.download(backend.upload(host, "cuda:0")), host)
+    there = backend.upload(whole, "cuda:0")
+    assert np.array_equal(backend.download(there.permute(2, 0, 1)), whole.transpose(2, 0, 1))
+    if whole.dtype.kind == "c":
+        assert np.array_equal(backend.download(there.conj()), whole.conj())
+        assert np.array_equal(backend.download(there.conj().imag), whole.conj().imag)
+
+
+def test_bfloat16_comes_back_as_a_tensor(backend):
+    for size in (100, 3 << 20):
+        tensor = torch.randn(size).to(torch.bfloat16)
+        there = backend.upload(tensor, "cuda:0")
+        assert there.dtype is torch.bfloat16
+        assert torch.equal(backend.download(there), tensor)
+
+
+def test_the_caller_may_write_to_an_array_that_was_uploaded(backend):
+    for size in (1 << 12, 1 << 21, 1 << 26):
+        host = np.ones(size, np.uint8)
+        with torch.cuda.stream(torch.cuda.Stream()):
+            torch.cuda._sleep(10_000_000)
+            there = backend.upload(host, "cuda:0")
+            host[:] = 2
+            assert int((there == 1).sum()) == size
+
+
+def test_work_on_the_callers_stream_is_ordered(backend):
+    stream = torch.cuda.Stream()
+    for size in (1 << 10, 1 << 24):
+        with torch.cuda.stream(stream):
+            x = torch.zeros(size, device="cuda")
+            torch.cuda._sleep(20_000_000)
+            x += 1
+            assert backend.download(x).min() == 1
+            y = backend.upload(np.full(size, 3, np.float32), "cuda:0") * 2
+            assert float(y.min()) == float(y.max()) == 6
+
+
+def together(count, work):
+    failed = []
+
+    def guarded(number):
+        try:
+            work(number)
+        except BaseException as error:
+            failed.append(error)
+
+    running = [threading.Thread(target=guarded, args=(n,)) for n in range(count)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in running), "threads wait for each other"
+    assert not failed, failed
+
+
+def test_several_threads_at_once(backend):
+    def work(number):
+        rng = np.random.default_rng(number)
+        for size in (100, 3 << 20, 33 << 20, 5 << 20):
+            host = rng.integers(0, 255, size + number, np.uint8)
+            assert np.array_equal(backend.download(backend.upload(host, "cuda:0")), host)
+
+    together(8, work)
+
+
+@pytest.mark.parametrize("name", ["fft", "rfft", "irfft", "ihfft", "hfft"])
+def test_host_batches_through_the_gpu(name):
+    rng = np.random.default_rng(0)
+    for shape in ((4099, 256), (700, 3, 1025)):
+        x = rng.standard_normal(shape).astype(np.float32)
+        if name in ("fft", "irfft", "hfft"):
+            x = x + 1j * rng.standard_normal(shape).astype(np.float32)
+        expected = getattr(np.fft, name)(x.astype(np.result_type(x, np.float64)))
+        for threads in (None, 1):
+            with ac.using(kernel="torch", device="cuda:0", threads=threads):
+                result = getattr(ac, name)(x)
+            assert np.linalg.norm(result - expected) <= 6e-7 * np.linalg.norm(expected)
+
+
+def test_host_batches_from_several_threads():
+    def work(number):
+        x = (
+            np.random.default_rng(number)
+            .standard_normal((3000 + number, 512, 2), np.float32)
+            .view(np.complex64)[..., 0]
+        )
+        with ac.using(kernel="torch", device="cuda:0"):
+            for _ in range(3):
+                result = ac.fft(x)
+                expected = np.fft.fft(x[::97])
+                assert np.linalg.norm(result[::97] - expected) <= 6e-7 * np.linalg.norm(expected)
+
+    together(6, work)
+
+
+def test_what_cannot_fit_ends_in_an_error_and_the_next_call_works(backend):
+    backend.release()
+    free, _ = torch.cuda.mem_get_info()
+    x = torch.zeros(int(free * 0.6) // 8, dtype=torch.complex64, device="cuda")
+    for kernel in ("torch", "cupy", None):
+        with ac.using(kernel=kernel, device="cuda:0"), pytest.raises((MemoryError, AdaptiveError)):
+            ac.fft(x)
+        assert ac.fft(torch.ones(8, device="cuda")).sum().item() == 8
+    del x
+    backend.release()
+    assert torch.cuda.mem_get_info()[0] >= free - (256 << 20)
+
+
+def test_memory_kept_for_later_calls_makes_room(backend):
+    """What plans and pools keep is given up before a call fails."""
+    import cupy
+
+    backend.release()
+    free, _ = torch.cuda.mem_get_info()
+    hoard = cupy.zeros(int(free * 0.7), cupy.uint8)
+    del hoard  # now in CuPy's pool, which torch knows nothing of
+    x = torch.zeros(int(free * 0.25) // 8, dtype=torch.complex64, device="cuda")
+    try:
+        with ac.using(kernel="torch", device="cuda:0"):
+            assert ac.fft(x.reshape(-1, 16)[:, :8]).shape[-1] == 8
+    finally:
+        del x
+        backend.release()
+
+
+def test_released_means_given_back():
+    ac.release()
+    x = np.zeros((4096, 1024), np.complex64)
+    with ac.using(kernel="torch", device="cuda:0"):
+        ac.fft(x)
+    ac.release()
+    assert torch.cuda.memory_reserved() <= 32 << 20
+    with ac.using(kernel="torch", device="cuda:0"):
+        assert not ac.fft(x).any()
+
+
+@two_gpus
+def test_every_gpu_computes():
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((64, 512)) + 1j * rng.standard_normal((64, 512))).astype(np.complex64)
+    a, b = (rng.standard_normal(5000).astype(np.float32) for _ in range(2))
+    points = [rng.uniform(-3, 3, 2000).astype(np.float32) for _ in range(2)]
+    strengths = (rng.standard_normal(2000) + 1j * rng.standard_normal(2000)).astype(np.complex64)
+    q = rng.standard_normal((1, 2, 64, 32)).astype(np.float32)
+    with ac.using("cpu"):
+        expected = (
+            ac.fft(x), ac.evaluate("a*b + sin(a)", a=a, b=b), ac.nufft.nufft2d1(*points, strengths, (20, 30), eps=1e-4),
+            ac.attention(q, q, q, mask=ac.Window(9)), ac.sum(x, axis=0), ac.scatter_add(a, np.arange(5000) % 7, 7),
+        )  # fmt: skip
+    for device in ("cuda:0", "cuda:1"):
+        move = lambda h, d=device: ac.to(torch.from_numpy(h), d)  # noqa: E731
+        found = (
+            ac.fft(move(x)), ac.evaluate("a*b + sin(a)", a=move(a), b=move(b)),
+            ac.nufft.nufft2d1(*map(move, points), move(strengths), (20, 30), eps=1e-4),
+            ac.attention(*(move(q),) * 3, mask=ac.Window(9)), ac.sum(move(x), axis=0),
+            ac.scatter_add(move(a), np.arange(5000) % 7, 7),
+        )  # fmt: skip
+        for result, right in zip(found, expected):
+            assert str(result.device) == device
+            error = np.linalg.norm(result.cpu().numpy() - right) / np.linalg.norm(right)
+            assert error < 1e-3
+        batch = np.random.default_rng(1).standard_normal((4096, 512, 2), np.float32).view(np.complex64)[..., 0]
+        with ac.using(kernel="torch", device=device):
+            assert np.allclose(ac.fft(batch), np.fft.fft(batch), atol=1e-3)
+
+
+@two_gpus
+def test_one_gpu_to_another(backend):
+    x = torch.randn(1 << 22, device="cuda:0")
+    moved = ac.to(x, "cuda:1")
+    assert str(moved.device) == "cuda:1"
+    assert torch.equal(moved.cpu(), x.cpu())
+
+
+@two_gpus
+def test_operands_on_two_gpus_are_refused_or_moved_where_that_is_allowed():
+    a, b = torch.ones(1000, device="cuda:0"), torch.ones(1000, device="cuda:1")
+    with pytest.raises(AdaptiveError, match="cuda:1"):
+        ac.evaluate("a + b", a=a, b=b)
+    with ac.using(transfers="allow"):
+        result = ac.evaluate("a + b", a=a, b=b)
+    assert float(result.sum()) == 2000
