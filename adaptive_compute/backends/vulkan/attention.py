@@ -85,7 +85,7 @@ class BackwardKernel(_TiledKernel):
 
     def too_large(self, request: Request) -> str | None:
         wanted = request.params.bias_gradient and given(request).bias is not None
-        return super().too_large(request) or (self.runtime.too_large(scores_nbytes(request)) if wanted else None)
+        return super().too_large(request) or (self.limits.too_large(scores_nbytes(request)) if wanted else None)
 
     def program(self, request: Request) -> Program:
         return gradient_program(request, self.device, self.limits)

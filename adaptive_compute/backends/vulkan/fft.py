@@ -51,7 +51,7 @@ class VulkanFFT(VulkanKernel):
     def too_large(self, request: Request) -> str | None:
         if not request.first.size:
             return None
-        return self.runtime.too_large(_largest(request, self.limits))
+        return self.limits.too_large(_largest(request, self.limits))
 
     def pieces(self, request: Request) -> Sequence[tuple[Request, tuple[Any, ...], Any]]:
         x, p = request.first, request.params
@@ -59,7 +59,7 @@ class VulkanFFT(VulkanKernel):
         if not free or not x.size:
             return ()
         axis = max(free, key=lambda a: x.shape[a])
-        rows = int(self.runtime.largest * x.shape[axis] // _largest(request, self.limits))
+        rows = int(self.limits.largest * x.shape[axis] // _largest(request, self.limits))
         if rows == 0:
             return ()
         made = []

@@ -11,7 +11,7 @@ from ...core.array import Operand
 from ...core.operation import Request
 from ..base import Kernel, Plan
 from .array import VulkanArray
-from .limits import Limits, devices, too_large
+from .limits import Limits, devices
 from .program import Program
 from .runtime import Memory, Runtime, State, runtime
 
@@ -54,7 +54,7 @@ class VulkanKernel(Kernel):
         """Return why an operand or result does not fit one buffer, or None."""
         operands = [o for o in request.operands if o is not None]
         for operand in (*operands, *request.operation.result(request)):
-            reason = too_large(self.limits, operand.nbytes)
+            reason = self.limits.too_large(operand.nbytes)
             if reason is not None:
                 return reason
         return None

@@ -54,12 +54,16 @@ class Limits:
         """Bytes of the largest buffer that can be had."""
         return min(self.buffer, LARGEST)
 
+    def too_large(self, nbytes: int) -> str | None:
+        """Return why a buffer of this size cannot be had, or None."""
+        if nbytes <= self.largest:
+            return None
+        return f"a buffer of {nbytes / 2**20:.0f} MiB exceeds the {self.largest / 2**20:.0f} MiB of {self.name}"
+
 
 def too_large(limits: Limits, nbytes: int) -> str | None:
     """Return why a buffer of this size cannot be had, or None."""
-    if nbytes <= limits.largest:
-        return None
-    return f"a buffer of {nbytes / 2**20:.0f} MiB exceeds the {limits.largest / 2**20:.0f} MiB of {limits.name}"
+    return limits.too_large(nbytes)
 
 
 def library() -> str | None:

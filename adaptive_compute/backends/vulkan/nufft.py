@@ -52,7 +52,7 @@ class VulkanNUFFT(VulkanKernel):
         return None
 
     def too_large(self, request: Request) -> str | None:
-        return super().too_large(request) or self.runtime.too_large(Programs.largest(request))
+        return super().too_large(request) or self.limits.too_large(Programs.largest(request))
 
     def plan(self, request: Request) -> Plan:
         results = request.operation.result(request)
@@ -68,7 +68,7 @@ class NufftPlan(Plan):
         self.runtime = kernel.runtime
         self.params: NufftParams = request.params
         (self.result,) = request.operation.result(request)
-        self.programs = Programs.of(request, kernel.limits, self.runtime.largest)
+        self.programs = Programs.of(request, kernel.limits, kernel.limits.largest)
         self.nbytes = self.programs.fresh.nbytes
         self.state = State(self.runtime)
         self._lock = threading.Lock()

@@ -29,7 +29,7 @@ import numpy as np
 from ...core.errors import BackendUnavailable, DeviceLost, DeviceOutOfMemory, TooLargeError
 from ...core.transfer import copy_host, counters
 from ...shaders import spirv
-from .limits import LARGEST, Limits, devices, too_large
+from .limits import LARGEST, Limits, devices
 from .program import Buffer, Program, Step
 
 BINDINGS = 512  # recorded programs kept a device
@@ -346,7 +346,7 @@ class Runtime:
 
     def too_large(self, nbytes: int) -> str | None:
         """Return why a buffer of this size cannot be had, or None."""
-        return too_large(self.limits, nbytes)
+        return self.limits.too_large(nbytes)
 
     def take(self, nbytes: int, *, staged: bool = True) -> Memory:
         """Return memory of at least this size: from the pool, or new."""
@@ -491,6 +491,7 @@ class Runtime:
         self._disowned = True
         # The end of the process would destroy the device, which waits for the threads that are not here.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
+        _skip_exit_handlers()
 
     def close(self) -> None:
         """Destroy everything in the order that Vulkan wants: sequences, pipelines, memory, then the device."""
@@ -512,6 +513,16 @@ def _parts(
     starts = [0, *(i for i, step in enumerate(steps) if i and step.waits and not whole), len(steps)]
     for first, last in pairwise(starts):
         yield steps[first:last], algorithms[first:last]
+
+
+def _skip_exit_handlers() -> None:
+    """Let this process end without the driver's handlers of C's ``exit``: Mesa's wait for threads that are not here."""
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "on_exit"):
+        return  # not glibc
+    address = ctypes.cast(libc._exit, ctypes.c_void_p)
+    libc.on_exit(address, None)  # handlers run last in, first out, so this one hides those from before the fork
+    libc.__cxa_atexit(ctypes.cast(libc.fflush, ctypes.c_void_p), None, None)  # and what C programs print is not lost
 
 
 def _footprint(memory: Memory) -> int:
