@@ -51,7 +51,7 @@ class VulkanFFT(VulkanKernel):
     def too_large(self, request: Request) -> str | None:
         if not request.first.size:
             return None
-        return self.limits.too_large(_largest(request, self.limits))
+        return super().too_large(request) or self.limits.too_large(_largest(request, self.limits))
 
     def pieces(self, request: Request) -> Sequence[tuple[Request, tuple[Any, ...], Any]]:
         x, p = request.first, request.params
