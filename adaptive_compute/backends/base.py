@@ -57,6 +57,10 @@ class Kernel:
         """Return True, or the reason in words why this kernel cannot run the request."""
         raise NotImplementedError
 
+    def overlaps_transfers(self, request: Request) -> bool:
+        """Tell whether host operands come in while the result goes back, piece by piece (the plan's ``through_host``)."""
+        return False
+
     def plan(self, request: Request) -> Plan:
         """Return a plan; the place for all work that calls of one request can share."""
         raise NotImplementedError

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
+from itertools import permutations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -42,7 +43,6 @@ LARGEST_SHARE = 0.1  # seconds for the samples of one kernel at one point
 # References use NumPy's matrix products, whose threads go on spinning for some 25 ms and would slow down what is timed
 # next; so several points are checked together, and timed together after that.
 TOGETHER, SETTLE = 16, 0.03
-TUNING_SHARE = 0.1  # of the budget, for each device's search for its best tile shapes
 FAILURES = (AdaptiveError, RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, OSError)
 
 
@@ -118,6 +118,13 @@ def measure(
         except (*FAILURES, MemoryError) as error:
             broken[device] = f"{type(error).__name__} on {what}: {error}"
             del profile.sections[device]
+    for target, source in permutations(profile.sections, 2):
+        backend = registry.backend_of(target)
+        if target != "cpu" and backend is registry.backend_of(source):
+            try:
+                profile.sections[target].peers[source] = _peer(backend, source, target)
+            except (*FAILURES, MemoryError) as error:
+                broken[target] = f"{type(error).__name__} on its link from {source}: {error}"
     profile.views = _views(registry, chosen)
     run = _Run(registry, profile, seconds)
     groups = []
@@ -350,10 +357,13 @@ def _reject(profile: Profile, operation: Operation, kernel: Kernel, reason: str)
     section.kernels.get(operation.name, {}).pop(kernel.name, None)
 
 
+LINK_SIZES = (1 << 12, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 25)
+
+
 def _links(backend: Backend, device: str) -> tuple[Link, Link]:
-    """Measure the link to a device, both directions: latency from small transfers, bandwidth from large ones."""
+    """Measure the link to a device, both directions."""
     times: dict[bool, dict[int, float]] = {True: {}, False: {}}
-    for nbytes in (1 << 12, 1 << 18, 1 << 22, 1 << 25):
+    for nbytes in LINK_SIZES:
         host = np.ones(nbytes // 4, np.float32)
         up, down = [], []
         for _ in range(6):
@@ -368,10 +378,28 @@ def _links(backend: Backend, device: str) -> tuple[Link, Link]:
     return _fit_link(times[True]), _fit_link(times[False])
 
 
+def _peer(backend: Backend, source: str, target: str) -> Link:
+    """Measure the link from one device of a backend to another."""
+    times: dict[int, float] = {}
+    for nbytes in LINK_SIZES:
+        array = backend.upload(np.ones(nbytes // 4, np.float32), source)
+        samples = []
+        for _ in range(6):
+            backend.synchronize(source)
+            start = time.perf_counter()
+            backend.across(array, target)
+            backend.synchronize(target)
+            samples.append(time.perf_counter() - start)
+        times[nbytes] = statistics.median(samples[1:])
+    return _fit_link(times)
+
+
 def _fit_link(times: dict[int, float]) -> Link:
-    small, large = min(times), max(times)
-    bandwidth = (large - small) / max(times[large] - times[small], 1e-12)
-    return Link(max(times[small] - small / bandwidth, 0.0), bandwidth)
+    """Return a link that predicts what was measured: bandwidth from the largest sizes, latency from the smallest."""
+    smallest, *_, second, largest = sorted(times)
+    bandwidth = (largest - second) / max(times[largest] - times[second], 1e-12)
+    points = tuple((nbytes, max(times[nbytes], 1e-9)) for nbytes in sorted(times))
+    return Link(max(times[smallest] - smallest / bandwidth, 0.0), bandwidth, points)
 
 
 def _views(registry: Registry, chosen: Collection[str]) -> dict[str, float]:

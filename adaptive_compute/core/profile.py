@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import json
 import math
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,21 +29,37 @@ LARGEST_PLACE, LONGEST = 128.0, 1e6
 
 
 class Link(NamedTuple):
-    """One direction between the host and a device: seconds for an empty transfer, then bytes a second."""
+    """One direction between two devices: seconds for an empty transfer, then bytes a second.
+
+    ``points`` are what was measured, bytes and seconds in order of size: small transfers go another way than large
+    ones, so that two numbers do not tell what those between them take.
+    """
 
     latency: float
     bandwidth: float
+    points: tuple[tuple[int, float], ...] = ()
 
     def seconds(self, nbytes: int) -> float:
         """Predict the time of one transfer."""
-        return self.latency + nbytes / self.bandwidth
+        if len(self.points) < 2:
+            return self.latency + nbytes / self.bandwidth
+        sizes = [size for size, _ in self.points]
+        place = bisect.bisect_left(sizes, nbytes)
+        if place == 0:
+            return self.points[0][1]
+        if place == len(sizes):
+            return self.points[-1][1] + (nbytes - sizes[-1]) / self.bandwidth
+        (small, low), (large, high) = self.points[place - 1 : place + 1]
+        part = math.log(nbytes / small) / math.log(large / small)
+        return low ** (1 - part) * high**part
 
 
 @dataclass
 class Section:
     """What was measured on one device, valid while ``validators`` hold.
 
-    ``tuning`` is what the backend's search chose for the device; its kernels were timed with these values.
+    ``tuning`` is what the backend's search chose for the device; its kernels were timed with these values. ``peers``
+    are the links from other devices of the same backend straight to this one.
     """
 
     validators: dict[str, str]
@@ -49,6 +67,7 @@ class Section:
     rejected: dict[str, dict[str, str]] = field(default_factory=dict)
     up: Link | None = None
     down: Link | None = None
+    peers: dict[str, Link] = field(default_factory=dict)
     tuning: dict[str, Any] = field(default_factory=dict)
 
 
@@ -117,7 +136,13 @@ class Profile:
         """Predict a transfer between the host and a device; None where the link was not measured."""
         section = self.sections.get(device)
         link = (section.up if up else section.down) if section else None
-        return None if link is None else link.seconds(nbytes) - (0.0 if latency else link.latency)
+        return None if link is None else max(link.seconds(nbytes) - (0.0 if latency else link.latency), 0.0)
+
+    def peer_seconds(self, source: str, target: str, nbytes: int) -> float | None:
+        """Predict a transfer from one device of a backend to another; None where none was measured."""
+        section = self.sections.get(target)
+        link = section.peers.get(source) if section else None
+        return None if link is None else link.seconds(nbytes)
 
     def validate(self, current: Mapping[str, Mapping[str, str]]) -> None:
         """Set aside every section that no longer describes its device; ``current`` maps devices to validators."""
@@ -155,6 +180,7 @@ class Profile:
                 for kernel in reasons:
                     old.kernels.get(operation, {}).pop(kernel, None)
             old.up, old.down = section.up or old.up, section.down or old.down
+            old.peers.update(section.peers)
             old.tuning.update(section.tuning)
         self.views.update(newer.views)
         self.facts.update(newer.facts)
@@ -260,11 +286,17 @@ def _choice(value: Any) -> Any:
     raise ValueError(f"{value!r} is nothing that a backend can choose")
 
 
+def _link_to_json(link: Link) -> dict[str, Any]:
+    points = [[nbytes, float(f"{seconds:.4g}")] for nbytes, seconds in link.points]
+    return {"latency": link.latency, "bandwidth": link.bandwidth, "points": points}
+
+
 def _section_to_json(section: Section) -> dict[str, Any]:
     return {
         "validators": section.validators,
-        "up": section.up and {"latency": section.up.latency, "bandwidth": section.up.bandwidth},
-        "down": section.down and {"latency": section.down.latency, "bandwidth": section.down.bandwidth},
+        "up": section.up and _link_to_json(section.up),
+        "down": section.down and _link_to_json(section.down),
+        "peers": {source: _link_to_json(link) for source, link in section.peers.items()},
         "rejected": section.rejected,
         "tuning": section.tuning,
         "kernels": {
@@ -282,7 +314,12 @@ def _section_to_json(section: Section) -> dict[str, Any]:
 
 def _section_from_json(data: Any) -> Section:
     def link(value: Any) -> Link | None:
-        return None if value is None else Link(_positive(value["latency"]), _positive(value["bandwidth"]) or math.inf)
+        if value is None:
+            return None
+        points = tuple((int(_positive(nbytes)), _positive(seconds)) for nbytes, seconds in value.get("points", ()))
+        if any(a >= b for (a, _), (b, _) in pairwise(points)) or any(not s or not n for n, s in points):
+            raise ValueError(f"{points!r} are no sizes in order with their times")
+        return Link(_positive(value["latency"]), _positive(value["bandwidth"]) or math.inf, points)
 
     def point(value: Any) -> Measurement:
         at, seconds, spread, error = value
@@ -314,5 +351,6 @@ def _section_from_json(data: Any) -> Section:
         },
         up=link(data["up"]),
         down=link(data["down"]),
+        peers={str(source): found for source, value in data.get("peers", {}).items() if (found := link(value))},
         tuning={str(name): _choice(value) for name, value in data.get("tuning", {}).items()},
     )

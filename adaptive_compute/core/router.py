@@ -207,19 +207,28 @@ class Router:
 
     def _transfer(self, kernel: Kernel, request: Request) -> float | None:
         """Predict bringing operands in and the result back; None where a link was not measured."""
-        legs: list[float | None] = []
+        up: list[float | None] = []
+        down: list[float | None] = []
         # What travels with the computation in one submission pays for its bytes; the submission is in the computation.
         latency = not (kernel.fuses_transfers and request.home == "cpu")
         for operand in request.operands:
             if operand is not None and not _stays(operand, kernel):
-                legs += self._legs(operand.device, kernel.device, operand.nbytes, latency)
+                up += self._legs(operand.device, kernel.device, operand.nbytes, latency)
         for result in request.operation.result(request) if request.first.device != kernel.device else ():
-            legs += self._legs(kernel.device, request.first.device, result.nbytes, latency)
-        return None if None in legs else sum(leg for leg in legs if leg is not None)
+            down += self._legs(kernel.device, request.first.device, result.nbytes, latency)
+        if None in up or None in down:
+            return None
+        there, back = sum(leg for leg in up if leg is not None), sum(leg for leg in down if leg is not None)
+        if request.home == "cpu" and kernel.overlaps_transfers(request):
+            return max(there, back)  # and one piece of the other direction, which is little
+        return there + back
 
     def _legs(self, source: str, target: str, nbytes: int, latency: bool = True) -> list[float | None]:
         if source == target:
             return []
+        direct = self.profile.peer_seconds(source, target, nbytes)
+        if direct is not None:
+            return [direct]
         legs: list[float | None] = []
         if source != "cpu":
             legs.append(self.profile.link_seconds(source, nbytes, up=False, latency=latency))

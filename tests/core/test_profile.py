@@ -223,3 +223,24 @@ def test_reading_the_environment_again_reads_the_profile_again(profile_file, mon
     ac.settings.reload()
     with pytest.warns(NoProfileWarning):
         assert not dispatcher.profile.sections
+
+
+def test_a_link_predicts_what_was_measured_and_goes_on_by_its_bandwidth():
+    link = Link(1e-6, 1e9, ((1000, 2e-6), (10_000, 8e-6), (100_000, 1e-4)))
+    assert link.seconds(1) == link.seconds(1000) == 2e-6
+    assert link.seconds(10_000) == pytest.approx(8e-6)
+    assert 2e-6 < link.seconds(3000) < 8e-6
+    assert link.seconds(1_100_000) == pytest.approx(1e-4 + 1e-3)
+    assert Link(1e-6, 1e9).seconds(1000) == pytest.approx(2e-6)
+
+
+def test_links_between_devices_survive_the_file_and_a_bad_one_is_damage():
+    section = Section({}, peers={"gpu:1": Link(1e-6, 1e9, ((10, 1e-6), (20, 2e-6)))})
+    data = Profile({"gpu:0": section}).as_dict()
+    again = Profile.from_dict(data)
+    assert again.sections["gpu:0"].peers == section.peers
+    assert again.peer_seconds("gpu:1", "gpu:0", 10) == pytest.approx(1e-6)
+    assert again.peer_seconds("gpu:0", "gpu:1", 10) is None
+    data["devices"]["gpu:0"]["peers"]["gpu:1"]["points"] = [[20, 1e-6], [10, 2e-6]]
+    with pytest.raises(ProfileError, match="sizes in order"):
+        Profile.from_dict(data)

@@ -15,7 +15,7 @@ from ..base import Kernel
 from . import memory
 from .array import cupy_follows, stream_pointer
 from .device import DTYPES, dtype_of, index_of, needs
-from .pipeline import through_host
+from .pipeline import rows_of, through_host
 
 # CUFFT's numbers for the kinds of transform, by (kind, working precision).
 _TYPES = {
@@ -60,6 +60,11 @@ def _wanted(request: Request) -> Any:
     return dtype_of(COMPLEX_OF[working] if x.dtype.startswith("complex") or p.kind == "c2r" else working)
 
 
+def goes_in_pieces(request: Request) -> bool:
+    """Tell whether a host batch goes through the GPU in pieces."""
+    return 0 not in request.params.axes and rows_of(request) > 0
+
+
 class TorchFFT(Kernel):
     """torch.fft."""
 
@@ -72,6 +77,9 @@ class TorchFFT(Kernel):
 
     def supports(self, request: Request) -> bool | str:
         return _known(request)
+
+    def overlaps_transfers(self, request: Request) -> bool:
+        return goes_in_pieces(request)
 
     def plan(self, request: Request) -> memory.GuardedPlan:
         import torch
@@ -92,7 +100,7 @@ class TorchFFT(Kernel):
             return result.resolve_conj() if lazy else result
 
         plan = memory.GuardedPlan(run)
-        if 0 not in p.axes and ":" in self.device:
+        if ":" in self.device and goes_in_pieces(request):
             plan.through_host = through_host(request, run, self.device)
         return plan
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from ...core.array import Operand
 from ...core.host_memory import results
 from ...core.operation import Request
 from ...core.staging import CHUNK
@@ -37,36 +36,34 @@ def _streams(index: int) -> tuple[Any, ...]:
     return tuple(torch.cuda.Stream(index) for _ in range(STREAMS))
 
 
-def rows_of(x: Operand, result: Operand, chunk: int) -> int:
+def rows_of(request: Request) -> int:
     """Return how many entries of the first axis make a piece; 0 where the batch cannot or need not be cut."""
+    x, (result,) = request.first, request.operation.result(request)
     if x.nbytes + result.nbytes < LEAST or not x.shape or x.shape[0] != result.shape[0]:
         return 0
     row = max(x.nbytes, result.nbytes) // x.shape[0]
-    if not 0 < row <= chunk:
+    if not 0 < row <= CHUNK:
         return 0
-    piece = min(max(PIECE, row * x.shape[0] // MOST_PIECES), chunk)
+    piece = min(max(PIECE, row * x.shape[0] // MOST_PIECES), CHUNK)
     rows = max(piece // row, 1)
     return rows if 2 * rows <= x.shape[0] else 0
 
 
-def through_host(
-    request: Request, compute: Callable[[Any], Any], device: str
-) -> Callable[[np.ndarray], np.ndarray] | None:
-    """Return a function from a host array to the host result; None where the batch cannot or need not be cut.
+def through_host(request: Request, compute: Callable[[Any], Any], device: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function from a host array to the host result.
 
     Parameters
     ----------
     request : Request
-        Of one operand and one result, whose entries along the first axis have nothing to do with each other.
+        Of one operand and one result, whose entries along the first axis have nothing to do with each other. It can
+        be cut into pieces (``rows_of``).
     compute : callable
         Takes and returns a tensor with any number of entries.
     device : str
         The kernel's.
     """
     x, (result,) = request.first, request.operation.result(request)
-    rows = rows_of(x, result, CHUNK)
-    if not rows:
-        return None
+    rows = rows_of(request)
     index, count, given = index_of(device), -(-x.shape[0] // rows), dtype_of(x.dtype)
 
     def run(host: np.ndarray) -> np.ndarray:
