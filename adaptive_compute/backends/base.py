@@ -58,7 +58,7 @@ class Kernel:
         raise NotImplementedError
 
     def overlaps_transfers(self, request: Request) -> bool:
-        """Tell whether host operands come in while the result goes back, piece by piece (the plan's ``through_host``)."""
+        """Tell whether ``through_host`` brings host operands in while the result goes back, piece by piece."""
         return False
 
     def plan(self, request: Request) -> Plan:
