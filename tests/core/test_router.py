@@ -25,6 +25,7 @@ from adaptive_compute.core.errors import (
 from adaptive_compute.core.operations.fft_rule import FAMILY
 from adaptive_compute.core.profile import Link, Profile, Section
 from adaptive_compute.core.registry import registry
+from adaptive_compute.core.router import Router
 from tests.simulated import SimArray, SimBackend, SimFFT, installed
 
 X = np.arange(256.0) + 0j
@@ -379,3 +380,22 @@ def test_a_call_without_tol_never_fails_for_accuracy():
     assert decision.chosen.name == "pocketfft"
     assert "exceeds" in dict((k.name, r) for k, r in decision.refused)["torch"]
     np.testing.assert_allclose(ac.fft(X), np.fft.fft(X))
+
+
+def test_transfers_that_overlap_take_as_long_as_the_longer_one(sim, monkeypatch):
+    use({"pocketfft": curve(1.0)}, {sim.kernels()[0].name: curve(1e-6)}, Link(1e-3, 1e12))
+    one_after_the_other = next(c for c in ac.explain(ac.fft, X).candidates if c.device == "sim:0").transfer_s
+    assert one_after_the_other == pytest.approx(2e-3, rel=0.01)
+    monkeypatch.setattr(type(sim.kernels()[0]), "overlaps_transfers", lambda self, request: True)
+    dispatcher.invalidate()
+    together = next(c for c in ac.explain(ac.fft, X).candidates if c.device == "sim:0").transfer_s
+    assert together == pytest.approx(1e-3, rel=0.01)
+
+
+def test_a_measured_link_between_two_devices_stands_for_the_way_over_the_host():
+    slow = Link(1.0, 1e9)
+    profile = Profile({"a:0": Section({}, up=slow, down=slow), "a:1": Section({}, up=slow, down=slow)})
+    router = Router(registry, profile)
+    assert router._legs("a:0", "a:1", 8) == [pytest.approx(1.0), pytest.approx(1.0)]
+    profile.sections["a:1"].peers["a:0"] = Link(1e-5, 1e11)
+    assert router._legs("a:0", "a:1", 8) == [pytest.approx(1e-5, rel=0.01)]
