@@ -19,7 +19,7 @@ for _name in [name for name in os.environ if name.startswith("ADAPTIVE_")]:
     del os.environ[_name]  # the developer's own settings must not decide what a test sees
 
 # Modules whose whole content is written in an optional package's language; doctest collection would import them.
-collect_ignore = [] if importlib.util.find_spec("triton") else ["adaptive_compute/backends/cuda/attention_triton.py"]
+collect_ignore_glob = [] if importlib.util.find_spec("triton") else ["adaptive_compute/backends/cuda/*_triton.py"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -16,7 +14,7 @@ from ...core.topology import FULL, Mask, TileTopology
 from ...core.transfer import counters
 from ..base import Kernel
 from . import memory
-from .device import needs
+from .device import needs, on
 
 LARGEST_HEAD = 256
 
@@ -36,7 +34,7 @@ def tiling(purpose: str, dtype: str, head: int) -> Tiling:
         return Tiling(64, 32, 4, 1) if head <= 64 else Tiling(32, 32, 4, 1)
     if purpose == "forward":
         return Tiling(128, 64, 4 if head <= 64 else 8, 3) if head <= 128 else Tiling(64, 32, 4, 2)
-    return Tiling(64, 64, 4, 2) if head <= 128 else Tiling(32, 32, 4, 1)
+    return Tiling(64, 64, 4, 2) if head <= 128 else Tiling(32, 32, 4, 1)  # "queries" and "keys", of the gradient
 
 
 class Lists(NamedTuple):
@@ -154,14 +152,19 @@ class TilesPlan(memory.GuardedPlan):
         self.dtype, self.scale = g.query.dtype, p.scale
         self.lse = not backward and p.return_lse
         self.group = s.heads // s.key_heads
-        self.tile = tiling("backward" if backward else "forward", self.dtype, max(s.d, s.dv))
-        self.topology = compiled(p.mask, s.lq, s.lk, self.tile.m, self.tile.n, device)
-        self.nbytes = self.topology.nbytes
-        self.constants = {
-            "D": s.d, "DV": s.dv, "HEAD": _side(s.d), "HEAD_V": _side(s.dv), "M": self.tile.m, "N": self.tile.n,
-            "PRECISION": "ieee" if self.dtype == "float32" else "tf32",
-            "num_warps": self.tile.warps, "num_stages": self.tile.stages,
-        }  # fmt: skip
+        head = max(s.d, s.dv)
+        purposes = ("queries", "keys") if backward else ("forward",)
+        self.tiles = [tiling(purpose, self.dtype, head) for purpose in purposes]
+        self.topologies = [compiled(p.mask, s.lq, s.lk, tile.m, tile.n, device) for tile in self.tiles]
+        self.nbytes = sum({id(t): t.nbytes for t in self.topologies}.values())
+        self.constants = [
+            {
+                "D": s.d, "DV": s.dv, "HEAD": _side(s.d), "HEAD_V": _side(s.dv), "M": tile.m, "N": tile.n,
+                "PRECISION": "ieee" if self.dtype == "float32" else "tf32",
+                "num_warps": tile.warps, "num_stages": tile.stages,
+            }
+            for tile in self.tiles
+        ]  # fmt: skip
 
     def _three(self, x: Any) -> Any:
         """Return an operand as (matrices, length, size) with rows in one piece."""
@@ -179,14 +182,14 @@ class TilesPlan(memory.GuardedPlan):
 
         from .attention_triton import forward
 
-        s, part = self.sizes, self.topology.by_query
+        s, tile, topology = self.sizes, self.tiles[0], self.topologies[0]
         q, k, v = (self._three(x) for x in (query, key, value))
         out = torch.empty((*query.shape[:-1], s.dv), dtype=query.dtype, device=query.device)
         lse = torch.empty(query.shape[:-1], dtype=torch.float32, device=query.device)
         with on(query):
-            forward[(-(-s.lq // self.tile.m), s.matrices)](
-                q, k, v, out, lse, part.start, part.middle, part.tiles, part.patterns, self.topology.bits, self.scale,
-                s.lq, s.lk, s.heads, self.group, *self._steps(q, k, v), **self.constants,
+            forward[(-(-s.lq // tile.m), s.matrices)](
+                q, k, v, out, lse, *topology.by_query, topology.bits, self.scale, s.lq, s.lk, s.heads, self.group,
+                *self._steps(q, k, v), **self.constants[0],
             )  # fmt: skip
         return (out, lse) if self.lse else out
 
@@ -199,31 +202,18 @@ class TilesPlan(memory.GuardedPlan):
 
         s = self.sizes
         q, k, v = (self._three(x) for x in (query, key, value))
-        g = grad.contiguous()
-        delta = (g.float() * out.float()).sum(-1)
-        if dlse is not None:
-            delta = delta - dlse.float()
-        rows = (lse.float() * math.log2(math.e)).masked_fill(lse == -math.inf, math.inf).contiguous()
+        g, o, rows = grad.contiguous(), out.contiguous(), lse.float().contiguous()
+        slope = rows if dlse is None else dlse.float().contiguous()
+        delta = torch.empty_like(rows)
         found = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (query, key, value)]
         common = (self.scale, s.lq, s.lk, s.heads, self.group, *self._steps(q, k, v))
-        bits, first, second = self.topology.bits, self.topology.by_query, self.topology.by_key
+        (tile, other), (first, second) = self.tiles, self.topologies
         with on(query):
-            backward_queries[(-(-s.lq // self.tile.m), s.matrices)](
-                q, k, v, g, found[0], rows, delta, *first, bits, *common, **self.constants
-            )
-            backward_keys[(-(-s.lk // self.tile.n), math.prod(s.batch) * s.key_heads)](
-                q, k, v, g, found[1], found[2], rows, delta, *second, bits, *common, **self.constants
+            backward_queries[(-(-s.lq // tile.m), s.matrices)](
+                q, k, v, o, g, found[0], rows, slope, delta, *first.by_query, first.bits, *common,
+                LSE=dlse is not None, **self.constants[0],
+            )  # fmt: skip
+            backward_keys[(-(-s.lk // other.n), math.prod(s.batch) * s.key_heads)](
+                q, k, v, g, found[1], found[2], rows, delta, *second.by_key, second.bits, *common, **self.constants[1]
             )
         return tuple(found)
-
-
-@contextmanager
-def on(tensor: Any) -> Iterator[None]:
-    """Make a tensor's GPU the current one; a host tensor (Triton's interpreter) needs nothing."""
-    import torch
-
-    if not tensor.is_cuda or tensor.device.index == torch.cuda.current_device():
-        yield
-        return
-    with torch.cuda.device(tensor.device):
-        yield

@@ -32,6 +32,26 @@ def _kept(bits, pattern, rows, columns, lk, tile_m: tl.constexpr, tile_n: tl.con
 
 
 @triton.jit
+def _row(base, place, columns, inside, SIZE: tl.constexpr, SIDE: tl.constexpr, CUT: tl.constexpr):
+    """Load rows of a matrix; without a mask where every row is inside and the head fills its power of two."""
+    if CUT:
+        x = tl.load(
+            base + place[:, None] + columns[None, :], mask=inside[:, None] & (columns < SIZE)[None, :], other=0.0
+        )
+    elif SIZE == SIDE:
+        x = tl.load(base + place[:, None] + columns[None, :])
+    else:
+        x = tl.load(base + place[:, None] + columns[None, :], mask=(columns < SIZE)[None, :], other=0.0)
+    return x
+
+
+@triton.jit
+def _binary(lse):
+    """Return a logsumexp in units of log 2, +inf where a query keeps nothing."""
+    return tl.where(lse == float("-inf"), float("inf"), lse * LOG2E)
+
+
+@triton.jit
 def _accumulate(
     q, k, v, kept, m, l, acc, scale, CUT: tl.constexpr, PRECISION: tl.constexpr
 ):  # fmt: skip
@@ -87,50 +107,56 @@ def forward(
 
 
 @triton.jit
-def _dq_step(q, g, k, kt, vt, lse, delta, kept, dq, scale, CUT: tl.constexpr, PRECISION: tl.constexpr):
-    s = tl.dot(q, kt, input_precision=PRECISION) * (scale * LOG2E)
+def _dq_step(q, g, k, v, lse, delta, kept, dq, scale, CUT: tl.constexpr, PRECISION: tl.constexpr):
+    s = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (scale * LOG2E)
     p = tl.math.exp2(s - lse[:, None])
     if CUT:
         p = tl.where(kept, p, 0.0)
-    ds = p * (tl.dot(g, vt, input_precision=PRECISION) - delta[:, None])
+    ds = p * (tl.dot(g, tl.trans(v), input_precision=PRECISION) - delta[:, None])
     return dq + tl.dot(ds.to(k.dtype), k, input_precision=PRECISION)
 
 
 @triton.jit
 def backward_queries(
-    Q, K, V, G, DQ, L, DELTA, start, middle, keys, patterns, bits, scale, lq, lk, heads, group,
+    Q, K, V, O, G, DQ, L, DL, DELTA, start, middle, keys, patterns, bits, scale, lq, lk, heads, group,
     q_head, q_row, k_head, k_row, v_head, v_row,
     D: tl.constexpr, DV: tl.constexpr, HEAD: tl.constexpr, HEAD_V: tl.constexpr,
-    M: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
+    M: tl.constexpr, N: tl.constexpr, LSE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Return the gradient of one tile of queries; ``L`` is in units of log 2, +inf where a query keeps nothing."""
+    """Return the gradient of one tile of queries, and in ``DELTA`` what ``backward_keys`` needs of each query.
+
+    ``LSE`` tells whether ``DL``, the gradient of the logsumexp ``L``, is given.
+    """
     tile, n = tl.program_id(0), tl.program_id(1).to(tl.int64)
     kv = n // heads * (heads // group) + n % heads // group
     rows, columns = tl.arange(0, M), tl.arange(0, N)
     i = tile * M + rows
-    d, dv = tl.arange(0, HEAD), tl.arange(0, HEAD_V)
-    inside, head, head_v = (i < lq)[:, None], (d < D)[None, :], (dv < DV)[None, :]
-    q = tl.load(Q + n * q_head + i[:, None] * q_row + d[None, :], mask=inside & head, other=0.0)
-    g = tl.load(G + n * lq * DV + i[:, None].to(tl.int64) * DV + dv[None, :], mask=inside & head_v, other=0.0)
-    lse = tl.load(L + n * lq + i, mask=i < lq, other=float("inf"))
-    delta = tl.load(DELTA + n * lq + i, mask=i < lq, other=0.0)
-    k_base = K + kv * k_head + d[None, :]
-    v_base = V + kv * v_head + dv[None, :]
+    d, e = tl.arange(0, HEAD), tl.arange(0, HEAD_V)
+    own = n * lq * DV
+    wide = i.to(tl.int64)
+    q = _row(Q + n * q_head, i * q_row, d, i < lq, D, HEAD, True)
+    g = _row(G + own, wide * DV, e, i < lq, DV, HEAD_V, True)
+    o = _row(O + own, wide * DV, e, i < lq, DV, HEAD_V, True)
+    delta = tl.sum(g.to(tl.float32) * o.to(tl.float32), 1)
+    if LSE:
+        delta -= tl.load(DL + n * lq + i, mask=i < lq, other=0.0)
+    tl.store(DELTA + n * lq + i, delta, mask=i < lq)
+    lse = _binary(tl.load(L + n * lq + i, mask=i < lq, other=float("-inf")))
     dq = tl.zeros([M, HEAD], tl.float32)
     for at in range(tl.load(start + tile), tl.load(middle + tile)):
         j = tl.load(keys + at) * N + columns
-        k = tl.load(k_base + j[:, None] * k_row, mask=head, other=0.0)
-        v = tl.load(v_base + j[:, None] * v_row, mask=head_v, other=0.0)
-        dq = _dq_step(q, g, k, tl.trans(k), tl.trans(v), lse, delta, 0, dq, scale, False, PRECISION)
+        k = _row(K + kv * k_head, j * k_row, d, j < lk, D, HEAD, False)
+        v = _row(V + kv * v_head, j * v_row, e, j < lk, DV, HEAD_V, False)
+        dq = _dq_step(q, g, k, v, lse, delta, 0, dq, scale, False, PRECISION)
     for at in range(tl.load(middle + tile), tl.load(start + tile + 1)):
         first = tl.load(keys + at) * N
         j = first + columns
-        k = tl.load(k_base + j[:, None] * k_row, mask=head & (j < lk)[:, None], other=0.0)
-        v = tl.load(v_base + j[:, None] * v_row, mask=head_v & (j < lk)[:, None], other=0.0)
+        k = _row(K + kv * k_head, j * k_row, d, j < lk, D, HEAD, True)
+        v = _row(V + kv * v_head, j * v_row, e, j < lk, DV, HEAD_V, True)
         kept = _kept(bits, tl.load(patterns + at), rows, columns, lk, M, N, first)
-        dq = _dq_step(q, g, k, tl.trans(k), tl.trans(v), lse, delta, kept, dq, scale, True, PRECISION)
-    out = DQ + n * lq * D + i[:, None].to(tl.int64) * D + d[None, :]
-    tl.store(out, (dq * scale).to(DQ.dtype.element_ty), mask=inside & head)
+        dq = _dq_step(q, g, k, v, lse, delta, kept, dq, scale, True, PRECISION)
+    out = DQ + n * lq * D + wide[:, None] * D + d[None, :]
+    tl.store(out, (dq * scale).to(DQ.dtype.element_ty), mask=(i < lq)[:, None] & (d < D)[None, :])
 
 
 @triton.jit
@@ -159,32 +185,30 @@ def backward_keys(
     first = tile * N
     j = first + columns
     d, e = tl.arange(0, HEAD), tl.arange(0, HEAD_V)
-    inside, head, head_v = (j < lk)[:, None], (d < D)[None, :], (e < DV)[None, :]
-    k = tl.load(K + kv * k_head + j[:, None] * k_row + d[None, :], mask=inside & head, other=0.0)
-    v = tl.load(V + kv * v_head + j[:, None] * v_row + e[None, :], mask=inside & head_v, other=0.0)
+    k = _row(K + kv * k_head, j * k_row, d, j < lk, D, HEAD, True)
+    v = _row(V + kv * v_head, j * v_row, e, j < lk, DV, HEAD_V, True)
     dk = tl.zeros([N, HEAD], tl.float32)
     dv = tl.zeros([N, HEAD_V], tl.float32)
     for member in range(group):
         n = kv // key_heads * heads + kv % key_heads * group + member
-        q_base = Q + n * q_head + d[None, :]
-        g_base = G + n * lq * DV + e[None, :]
         for at in range(tl.load(start + tile), tl.load(middle + tile)):
             i = tl.load(queries + at) * M + rows
-            q = tl.load(q_base + i[:, None] * q_row, mask=head, other=0.0)
-            g = tl.load(g_base + i[:, None].to(tl.int64) * DV, mask=head_v, other=0.0)
-            lse = tl.load(L + n * lq + i)
+            q = _row(Q + n * q_head, i * q_row, d, i < lq, D, HEAD, False)
+            g = _row(G + n * lq * DV, i.to(tl.int64) * DV, e, i < lq, DV, HEAD_V, False)
+            lse = _binary(tl.load(L + n * lq + i))
             delta = tl.load(DELTA + n * lq + i)
             dk, dv = _dkv_step(k, v, q, g, lse, delta, 0, dk, dv, scale, False, PRECISION)
         for at in range(tl.load(middle + tile), tl.load(start + tile + 1)):
             i = tl.load(queries + at) * M + rows
-            there = (i < lq)[:, None]
-            q = tl.load(q_base + i[:, None] * q_row, mask=there & head, other=0.0)
-            g = tl.load(g_base + i[:, None].to(tl.int64) * DV, mask=there & head_v, other=0.0)
-            lse = tl.load(L + n * lq + i, mask=i < lq, other=float("inf"))
+            q = _row(Q + n * q_head, i * q_row, d, i < lq, D, HEAD, True)
+            g = _row(G + n * lq * DV, i.to(tl.int64) * DV, e, i < lq, DV, HEAD_V, True)
+            lse = _binary(tl.load(L + n * lq + i, mask=i < lq, other=float("-inf")))
             delta = tl.load(DELTA + n * lq + i, mask=i < lq, other=0.0)
             kept = _kept(bits, tl.load(patterns + at), rows, columns, lk, M, N, first)
             dk, dv = _dkv_step(k, v, q, g, lse, delta, tl.trans(kept), dk, dv, scale, True, PRECISION)
-    out = DK + kv * lk * D + j[:, None].to(tl.int64) * D + d[None, :]
-    tl.store(out, (dk * scale).to(DK.dtype.element_ty), mask=inside & head)
-    out = DVALUE + kv * lk * DV + j[:, None].to(tl.int64) * DV + e[None, :]
-    tl.store(out, dv.to(DVALUE.dtype.element_ty), mask=inside & head_v)
+    wide = j.to(tl.int64)[:, None]
+    inside = (j < lk)[:, None]
+    out = DK + kv * lk * D + wide * D + d[None, :]
+    tl.store(out, (dk * scale).to(DK.dtype.element_ty), mask=inside & (d < D)[None, :])
+    out = DVALUE + kv * lk * DV + wide * DV + e[None, :]
+    tl.store(out, dv.to(DVALUE.dtype.element_ty), mask=inside & (e < DV)[None, :])

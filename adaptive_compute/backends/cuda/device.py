@@ -6,7 +6,8 @@ import importlib.util
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -76,6 +77,18 @@ def dtype_of(name: str) -> Any:
     import torch
 
     return getattr(torch, name)
+
+
+@contextmanager
+def on(tensor: Any) -> Iterator[None]:
+    """Make a tensor's GPU the current one; a host tensor (Triton's interpreter) needs nothing."""
+    import torch
+
+    if not tensor.is_cuda or tensor.device.index == torch.cuda.current_device():
+        yield
+        return
+    with torch.cuda.device(tensor.device):
+        yield
 
 
 class CudaBackend(Backend):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from ...core.operation import Request
 from ...core.operations.reduce_rule import ReduceParams, result_dtype
 from ..base import Kernel
 from . import memory
-from .device import DTYPES, dtype_of
+from .device import DTYPES, dtype_of, needs, on
 
 _UNKNOWN = ("uint16", "uint32", "uint64")
 
@@ -40,7 +41,30 @@ class TorchReduce(Kernel):
         return True
 
     def plan(self, request: Request) -> memory.GuardedPlan:
-        return memory.GuardedPlan(_function(request.params, request.first.dtype))
+        compute = _function(request.params, request.first.dtype)
+        if request.params.function == "norm" and self.device != "cpu" and needs("triton") is True:
+            return memory.GuardedPlan(one_pass(request, compute) or compute)
+        return memory.GuardedPlan(compute)
+
+
+def one_pass(request: Request, otherwise: Callable[[Any], Any]) -> Callable[[Any], Any] | None:
+    """Return the norm of a contiguous operand in one pass over it, or None where its axes or dtype allow none."""
+    x, axes = request.first, sorted(request.params.axes)
+    if x.dtype not in ("float16", "bfloat16", "float32") or not x.size or axes != [*range(axes[0], axes[-1] + 1)]:
+        return None
+    outer, n, inner = (math.prod(part) for part in (x.shape[: axes[0]], x.shape[axes[0] : axes[-1] + 1],
+                                                    x.shape[axes[-1] + 1 :]))  # fmt: skip
+    shape, dtype = request.operation.result(request)[0].shape, dtype_of(x.dtype)
+
+    def norm(x: Any) -> Any:
+        if not x.is_contiguous() or x.is_neg():
+            return otherwise(x)
+        from .reduce_triton import norm
+
+        with on(x):
+            return norm(x, outer, n, inner, dtype).reshape(shape)
+
+    return norm
 
 
 def _function(p: ReduceParams, given: str) -> Callable[[Any], Any]:

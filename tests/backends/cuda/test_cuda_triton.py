@@ -62,13 +62,48 @@ def check(name):
             assert error <= operation.tolerance(request), (operation.name, dtype, error)
 
 
-@pytest.mark.parametrize("name", RULES)
-def test_tiles_follow_the_definition(name):
+def check_norms():
+    """Norms of every layout: short and long rows, columns, sums in one part and in several."""
+    import torch
+
+    from adaptive_compute.backends.cuda.reduce_triton import norm
+
+    mend_interpreter()
+    rng = np.random.default_rng(0)
+    shapes = (
+        (1, 1, 1),
+        (1, 70_001, 1),
+        (3, 20_000, 1),
+        (700, 5, 1),
+        (5, 1, 1),
+        (3, 40, 7),
+        (1, 5000, 33),
+        (2, 3, 5000),
+    )
+    for outer, n, inner in (*along, *across):
+        for size in (1.0, 1e25, 1e-30):
+            x = (rng.standard_normal((outer, n, inner)) * size).astype(np.float32)
+            found = norm(torch.from_numpy(x), outer, n, inner, torch.float32).reshape(outer, inner)
+            exact = np.linalg.norm(x.astype(np.float64), axis=1)
+            assert np.allclose(found.numpy().reshape(exact.shape) / size, exact / size, rtol=1e-6), (outer, n, inner)
+
+
+def alone(call):
+    """Run a function of this file in a process of its own, where the interpreter is on."""
     code = (
         f"import importlib.util as util; spec = util.spec_from_file_location('triton_test', {__file__!r}); "
-        f"module = util.module_from_spec(spec); spec.loader.exec_module(module); module.check({name!r})"
+        f"module = util.module_from_spec(spec); spec.loader.exec_module(module); module.{call}"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_tiles_follow_the_definition(name):
+    alone(f"check({name!r})")
+
+
+def test_norms_follow_the_definition():
+    alone("check_norms()")
