@@ -103,6 +103,25 @@ class Stager:
                 finally:
                     self.give(slot)
 
+    def up_whole(self, host: np.ndarray, target: Any) -> None:
+        """Do the same by one buffer, where the calling thread's copies go already."""
+        slot = self.take()
+        try:
+            self.copy(slot.array[: host.nbytes], host)
+            slot.copy = self.link.send(slot.buffer, host.nbytes, target, 0)
+        finally:
+            self.give(slot)
+
+    def down_whole(self, source: Any, host: np.ndarray) -> None:
+        """Copy from the device by one buffer, where the calling thread's copies go already."""
+        slot = self.take()
+        try:
+            slot.copy = self.link.fetch(source, 0, slot.buffer, host.nbytes)
+            self.settle(slot)
+            self.copy(host, slot.array[: host.nbytes])
+        finally:
+            self.give(slot)
+
     def down(self, source: Any, host: np.ndarray) -> None:
         """Copy bytes from the device into a host array; returns when they are there."""
         step = self.step(host.nbytes)

@@ -62,7 +62,7 @@ class SlowLink:
         return done
 
     def send(self, buffer, nbytes, target, offset):
-        assert self.entered[threading.get_ident()]
+        assert self.entered.get(threading.get_ident(), True)
 
         def action():
             target[offset : offset + nbytes] = buffer.array[:nbytes]
@@ -70,7 +70,7 @@ class SlowLink:
         return self._start(action)
 
     def fetch(self, source, offset, buffer, nbytes):
-        assert not self.entered[threading.get_ident()]
+        assert not self.entered.get(threading.get_ident(), False)
 
         def action():
             buffer.array[:nbytes] = source[offset : offset + nbytes]
@@ -131,6 +131,23 @@ def test_the_host_copies_by_the_function_that_was_given():
     stager.up(np.ones(250, np.uint8), np.zeros(250, np.uint8))
     stager.down(np.ones(150, np.uint8), np.zeros(150, np.uint8))
     assert copied == [100, 100, 50, 100, 50]
+
+
+def test_one_buffer_carries_a_small_array_whole():
+    link = SlowLink(0.002)
+    stager = Stager(link, chunk=1000, buffers=2)
+    host = np.random.default_rng(0).integers(0, 255, 1000, np.uint8)
+    device, back = np.zeros(1000, np.uint8), np.zeros(1000, np.uint8)
+    stager.up_whole(host, device)
+    settle(stager)
+    assert np.array_equal(device, host)
+    stager.down_whole(device, back)
+    assert np.array_equal(back, host)
+    assert link.copies == 2
+    link.fail_at = 3
+    with pytest.raises(RuntimeError, match="the link failed"):
+        stager.down_whole(device, back)
+    stager.up_whole(host, device)
 
 
 def test_a_small_array_goes_in_pieces_that_are_not_too_small():

@@ -18,7 +18,9 @@ from ...core.transfer import is_constant
 from .device import dtype_of
 
 # Below these the driver's own copy of pageable memory is as fast, and one call.
-LEAST_UP, LEAST_DOWN = 1 << 20, 1 << 20
+LEAST_UP, LEAST_DOWN = 1 << 19, 1 << 19
+# Up to this, one pinned buffer on the caller's own stream: a side stream and chunks would cost more than they overlap.
+WHOLE = 4 << 20
 
 
 class PinnedBuffer:
@@ -132,6 +134,11 @@ def _upload(host: Any, index: int) -> Any:
     if not tensor.is_contiguous():
         tensor = tensor.contiguous()
     engine = stager(index)
+    if tensor.nbytes <= WHOLE:
+        result = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+        with torch.cuda.device(index):
+            engine.up_whole(_bytes(tensor).numpy(), _bytes(result))
+        return result
     side, caller = engine.link.up, torch.cuda.current_stream(index)  # type: ignore[attr-defined]
     with torch.cuda.stream(side):  # its memory belongs to that stream, so that nothing queued elsewhere need be awaited
         result = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
@@ -168,9 +175,20 @@ def download(tensor: Any, out: np.ndarray | None = None) -> Any:
     else:
         index = source.device.index
         engine = stager(index)
-        engine.link.down.wait_stream(torch.cuda.current_stream(index))  # type: ignore[attr-defined]
-        engine.down(_bytes(source), target.reshape(-1).view(np.uint8))
+        if source.nbytes <= WHOLE:
+            with torch.cuda.device(index):
+                engine.down_whole(_bytes(source), target.reshape(-1).view(np.uint8))
+        else:
+            _down(engine, source, target)
     return torch.from_numpy(target).view(torch.bfloat16) if brain else target
+
+
+def _down(engine: Stager, source: Any, target: np.ndarray) -> None:
+    import torch
+
+    link: Any = engine.link
+    link.down.wait_stream(torch.cuda.current_stream(link.index))
+    engine.down(_bytes(source), target.reshape(-1).view(np.uint8))
 
 
 def _bytes(tensor: Any) -> Any:
