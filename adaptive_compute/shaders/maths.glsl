@@ -3,8 +3,8 @@
 //
 // GLSL's own are the hardware's approximations on many devices. These use range reduction and polynomials, so that only
 // + - * (correctly rounded everywhere) and / and sqrt (2.5 and 3 units in the last place at worst) count. Errors are
-// below 6 units in the last place (sine and cosine near their zeros: 1e-11). NaN and infinities give what C's functions give; they are told by their bits, because
-// drivers may assume that there are none. Subnormal numbers may count as zero.
+// below 6 units in the last place (sine and cosine near their zeros: 1e-11). NaN and infinities give what C's functions
+// give; they are told by their bits, because drivers may assume that there are none. Subnormal numbers may count as 0.
 //
 // Method: W. J. Cody and W. Waite, Software Manual for the Elementary Functions (1980); large arguments of sine and
 // cosine as M. H. Payne and R. N. Hanek, Radian reduction for trigonometric functions (1983). Coefficients: minimax
@@ -16,7 +16,7 @@
 #define F_NAN 0x7fc00000u
 #define F_SIGN 0x80000000u
 
-// What differs between scalars and vectors: comparisons, and any().
+// What differs between scalars and vectors: comparisons, and how few elements are treated apart.
 #define F float
 #define U uint
 #define I int
@@ -25,9 +25,7 @@
 #define GT(a, b) ((a) > (b))
 #define EQ(a, b) ((a) == (b))
 #define NOT(a) (!(a))
-#define ANY(a) (a)
-#define EACH(statement) { const int k = 0; statement }
-#define AT(x) x
+#define REDUCE_LARGE(a, large, r, quadrant) if (large) r = reduce_large(a, quadrant)
 #include "maths_functions.glsl"
 #undef F
 #undef U
@@ -37,9 +35,7 @@
 #undef GT
 #undef EQ
 #undef NOT
-#undef ANY
-#undef EACH
-#undef AT
+#undef REDUCE_LARGE
 
 #define F vec4
 #define U uvec4
@@ -49,9 +45,7 @@
 #define GT(a, b) greaterThan(a, b)
 #define EQ(a, b) equal(a, b)
 #define NOT(a) not(a)
-#define ANY(a) any(a)
-#define EACH(statement) for (int k = 0; k < 4; k++) { statement }
-#define AT(x) x[k]
+#define REDUCE_LARGE(a, large, r, quadrant) reduce_large_of_four(a, large, r, quadrant)
 #include "maths_functions.glsl"
 #undef F
 #undef U
@@ -61,8 +55,6 @@
 #undef GT
 #undef EQ
 #undef NOT
-#undef ANY
-#undef EACH
-#undef AT
+#undef REDUCE_LARGE
 
 #endif

@@ -36,6 +36,18 @@ float reduce_large(float x, out int quadrant) {
     float fraction = float(high) * uintBitsToFloat((95u - zeros) << 23); // 2^-(32 + zeros)
     return (negative ? -fraction : fraction) * 1.5707963268;
 }
+
+// The same for those of four that are large, one after the other: they are rare, and code for one is a quarter as long.
+void reduce_large_of_four(vec4 x, bvec4 large, inout vec4 r, inout ivec4 quadrant) {
+    uvec4 bits = mix(uvec4(0u), uvec4(1u, 2u, 4u, 8u), large);
+    for (uint left = bits.x | bits.y | bits.z | bits.w; left != 0u; left &= left - 1u) {
+        int k = findLSB(left), q;
+        float found = reduce_large(k < 2 ? (k == 0 ? x.x : x.y) : (k == 2 ? x.z : x.w), q);
+        bvec4 here = equal(ivec4(0, 1, 2, 3), ivec4(k));
+        r = mix(r, vec4(found), here);
+        quadrant = mix(quadrant, ivec4(q), here);
+    }
+}
 #endif
 
 B is_nan(F x) { return GT(floatBitsToUint(x) & 0x7fffffffu, U(F_INFINITY)); }
@@ -171,9 +183,7 @@ void sincos_f32(F x, out F sine, out F cosine) {
     F n = roundEven(min(a, F(3000.0)) * 0.6366197724);
     F r = ((min(a, F(3000.0)) - n * 1.5703125) - n * 0.00048375129699707031) - n * 7.549790126e-08;
     I quadrant = I(n);
-    if (ANY(GT(a, F(3000.0)))) {
-        EACH(if (AT(a) > 3000.0) AT(r) = reduce_large(AT(a), AT(quadrant));)
-    }
+    REDUCE_LARGE(a, GT(a, F(3000.0)), r, quadrant);
     F z = r * r;
     F s = ((-1.951083832e-04 * z + 8.332131431e-03) * z - 1.666665375e-01) * z * r + r;
     F c = ((2.443120320e-05 * z - 1.388730598e-03) * z + 4.166664556e-02) * z * z - 0.5 * z + 1.0;

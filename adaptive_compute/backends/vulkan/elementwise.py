@@ -1,0 +1,275 @@
+"""Element-wise expressions on a Vulkan device: one interpreter shader whose program is specialization constants."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...core.array import Operand
+from ...core.operation import Request
+from ...core.operations.elementwise_rule import EXAMPLE, FAMILY
+from ...core.program import program as steps_of
+from ..base import Kernel
+from .array import VulkanArray
+from .elementwise_lowering import RefusedError, Source, lower, refusal_of_dtype
+from .elementwise_schedule import Dispatch, Schedule, operands_of, schedule
+from .kernel import EmptyPlan, VulkanKernel, VulkanPlan
+from .program import Buffer, Builder, Program, spread_groups
+from .runtime import Runtime
+from .tuning import tuned
+
+MOST_AXES = 6
+KEPT_NUMBERS = 16  # numbers of earlier calls that a plan keeps on the device
+# How an operand is stored and how it is read: the same as in shaders/elementwise.comp.
+KINDS = {
+    "float32": 1, "int32": 1, "uint32": 1, "complex64": 2, "float16": 3, "bfloat16": 4, "int16": 5, "uint16": 6,
+    "int8": 7, "uint8": 8, "bool": 8,
+}  # fmt: skip
+STORES = {**KINDS, "float16": 6, "bfloat16": 6, "int16": 6, "int8": 8}
+FLAT, ROW, GATHER = 0, 1, 2
+NO_PLANE = 0xFFFFFFFF
+
+
+def _sample() -> Request:
+    operands = tuple(Operand((1 << 22,), "float32", "cpu", "numpy") for _ in range(2))
+    return Request(FAMILY, operands, EXAMPLE, None, 1)
+
+
+TUNING = {
+    "elementwise.local": (256, (64, 128, 256, 512), _sample),
+    "elementwise.each": (1, (1, 2, 4), _sample),
+}
+
+
+def kernels(device: str) -> Sequence[Kernel]:
+    """Return this room's kernels for a device."""
+    return [ElementwiseKernel(device)]
+
+
+class ElementwiseKernel(VulkanKernel):
+    """The whole expression in one dispatch, or in a few where it is long."""
+
+    name = "fused"
+    operation = "elementwise"
+    takes_host_scalars = True
+
+    def refusal(self, request: Request) -> str | None:
+        operands = [o for o in request.operands if o is not None]
+        for operand in operands:
+            reason = refusal_of_dtype(operand.dtype)
+            # A Python number comes as float64 or complex128 and is used in the dtype that it adapts to.
+            if reason is not None and operand.shape:
+                return reason
+        try:
+            made = _schedule(request)
+        except RefusedError as refused:
+            return str(refused)
+        read = operands_of(made)
+        for source in read:
+            if not source.number and (reason := refusal_of_dtype(source.dtype)) is not None:
+                return reason
+        (result,) = request.operation.result(request)
+        axes = _joined(result.shape, tuple(operands[source.operand].shape for source in read))
+        if len(axes.lengths) > MOST_AXES:
+            return f"operands broadcast along {len(axes.lengths)} groups of axes, the shader has {MOST_AXES}"
+        if made.planes:
+            return self._scratch_too_large(made, result.size)
+        return None
+
+    def _scratch_too_large(self, made: Schedule, size: int) -> str | None:
+        from .limits import too_large
+
+        return too_large(self.limits, _plane_bytes(size) * made.planes)
+
+    def program(self, request: Request) -> Program:
+        local = tuned(self.device, "elementwise.local", TUNING["elementwise.local"][0])
+        each = tuned(self.device, "elementwise.each", TUNING["elementwise.each"][0])
+        return built(request, local, each)
+
+    def plan(self, request: Request) -> Any:
+        results = request.operation.result(request)
+        if any(result.size == 0 for result in results):
+            return EmptyPlan(self.runtime, results)
+        return ElementwisePlan(self.runtime, request, self.program(request), results)
+
+
+def _schedule(request: Request) -> Schedule:
+    dtypes = tuple(o.dtype for o in request.operands if o is not None)
+    return schedule(lower(steps_of(request.params, dtypes)))
+
+
+def built(request: Request, local: int, each: int) -> Program:
+    """Return the program of a request for a workgroup size and a number of groups of four for each invocation."""
+    b = Builder()
+    made = _schedule(request)
+    (result,) = request.operation.result(request)
+    read = operands_of(made)
+    operands = [o for o in request.operands if o is not None]
+    shapes = {source: operands[source.operand].shape for source in read}
+    axes = _joined(result.shape, tuple(shapes[source] for source in read))
+    places = dict(zip(read, axes.strides))
+    numbers = _numbers(made, len(request.operands))
+    buffers = {
+        source: b.operand(numbers[source], 8 if source.dtype == "complex64" else 4)
+        if source.number
+        else b.operand(source.operand, operands[source.operand].nbytes)
+        for source in read
+    }
+    target = b.result(0, result.nbytes)
+    scratch = b.scratch(_plane_bytes(result.size) * made.planes) if made.planes else None
+    for dispatch in made.dispatches:
+        _add(b, dispatch, _Call(result, axes.lengths, places, buffers, target, scratch, local, each))
+    return b.program()
+
+
+class _Call(NamedTuple):
+    """What all dispatches of a program share."""
+
+    result: Operand
+    lengths: tuple[int, ...]
+    strides: dict[Source, tuple[int, ...]]
+    buffers: dict[Source, Buffer]
+    target: Buffer
+    scratch: Buffer | None
+    local: int
+    each: int
+
+
+def _add(b: Builder, dispatch: Dispatch, call: _Call) -> None:
+    """Add one dispatch of the interpreter."""
+    groups = -(-call.result.size // 4)
+    last = bool(dispatch.result)
+    geometry, table = _reading(dispatch, call)
+    store = STORES[call.result.dtype] if last else 0
+    constants: list[int] = [call.local, groups, call.each, geometry, call.result.size, store]
+    constants += (*dispatch.result, 0, 0)[:2]
+    constants += [groups, *_padded(call.lengths, MOST_AXES, 1), 0]
+    for kind, mode, strides in table:
+        constants += [kind, mode, *_padded(strides, MOST_AXES, 0)]
+    constants += _padded(dispatch.numbers, 16, 0)
+    constants += _padded(dispatch.loads, 8, NO_PLANE)
+    for register, plane in _padded(dispatch.stores, 8, (0, NO_PLANE)):
+        constants += [register, plane]
+    for step in dispatch.steps:
+        constants += step
+    operands = [call.buffers[source] for source in dispatch.operands]
+    spare = operands[0] if operands else call.target
+    scratch = call.scratch or call.target
+    writes = [buffer for buffer, used in ((call.target, last), (scratch, dispatch.stores)) if used]
+    b.dispatch(
+        dispatch.shader, [*_padded(operands, 8, spare), call.target, scratch], writes=writes,
+        groups=spread_groups(-(-groups // (call.local * call.each))), constants=constants,
+    )  # fmt: skip
+
+
+def _reading(dispatch: Dispatch, call: _Call) -> tuple[int, list[tuple[int, int, tuple[int, ...]]]]:
+    """Return how the shader finds elements, and kind, mode and strides of each operand."""
+    strides = [call.strides[source] for source in dispatch.operands]
+    inner = call.lengths[0] if call.lengths else 1
+    full = _full(call.lengths)
+    flat = all(own == full or not any(own) for own in strides)
+    geometry = 0 if flat else 1 if inner % 4 == 0 else 2
+    table = []
+    for source, own in zip(dispatch.operands, strides):
+        mode = FLAT if own == full and any(own) else ROW if geometry == 1 and own[0] == 1 else GATHER
+        if call.result.size == 1:
+            mode = GATHER
+        table.append((KINDS[source.dtype], mode, own))
+    return geometry, [*table, *[(0, 0, ())] * (8 - len(table))]
+
+
+def _padded(values: Sequence[Any], count: int, fill: Any) -> list[Any]:
+    return [*values, *[fill] * (count - len(values))]
+
+
+def _plane_bytes(size: int) -> int:
+    return -(-size // 4) * 16
+
+
+class _Axes(NamedTuple):
+    """The result's axes with neighbours joined, innermost first, and each operand's strides over them."""
+
+    lengths: tuple[int, ...]
+    strides: tuple[tuple[int, ...], ...]
+
+
+@lru_cache(maxsize=1024)
+def _joined(shape: tuple[int, ...], operands: tuple[tuple[int, ...], ...]) -> _Axes:
+    """Join neighbouring axes along which every operand is either repeated or not."""
+    lengths: list[int] = []
+    present: list[tuple[bool, ...]] = []
+    for axis in range(1, len(shape) + 1):
+        n = shape[-axis]
+        if n == 1:
+            continue
+        has = tuple(axis <= len(own) and own[-axis] != 1 for own in operands)
+        if present and present[-1] == has:
+            lengths[-1] *= n
+        else:
+            lengths.append(n)
+            present.append(has)
+    strides = []
+    for number in range(len(operands)):
+        step, own = 1, []
+        for n, has in zip(lengths, present):
+            own.append(step if has[number] else 0)
+            step *= n if has[number] else 1
+        strides.append(tuple(own))
+    return _Axes(tuple(lengths), tuple(strides))
+
+
+def _full(lengths: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(math.prod(lengths[:axis]) for axis in range(len(lengths)))
+
+
+def _numbers(made: Schedule, count: int) -> dict[Source, int]:
+    """Return the operand number, behind the arrays, of every number that is given at the call."""
+    given = [source for source in operands_of(made) if source.number]
+    return {source: count + place for place, source in enumerate(given)}
+
+
+class ElementwisePlan(VulkanPlan):
+    """A plan whose operands can be numbers: they are brought into the dtype that the expression uses them in."""
+
+    def __init__(self, owner: Runtime, request: Request, program: Program, results: Sequence[Operand]) -> None:
+        super().__init__(owner, program, results)
+        made = _schedule(request)
+        self._numbers = tuple(_numbers(made, len(request.operands)))
+        self._arrays = {source.operand for source in operands_of(made) if not source.number}
+        self._kept: OrderedDict[bytes, VulkanArray] = OrderedDict()
+
+    def run(self, *arrays: Any) -> Any:
+        return super().run(*self._resident(arrays))
+
+    def through_host(self, *arrays: Any) -> Any:
+        return super().through_host(*arrays, *self._converted(arrays))
+
+    def gpu_seconds(self, *arrays: Any, repeats: int = 1) -> list[float]:
+        return super().gpu_seconds(*self._resident(arrays), repeats=repeats)
+
+    def _converted(self, arrays: Sequence[Any]) -> list[np.ndarray]:
+        with np.errstate(all="ignore"):
+            return [np.asarray(arrays[source.operand]).astype(source.dtype) for source in self._numbers]
+
+    def _resident(self, arrays: Sequence[Any]) -> list[Any]:
+        """Return the operands on the device, those from the host kept there for the next call."""
+        placed: list[Any] = [
+            self._there(array) if number in self._arrays and isinstance(array, np.ndarray) else array
+            for number, array in enumerate(arrays)
+        ]
+        return placed + [self._there(number) for number in self._converted(arrays)]
+
+    def _there(self, value: np.ndarray) -> VulkanArray:
+        key = value.dtype.str.encode() + value.tobytes()
+        found = self._kept.get(key)
+        if found is None:
+            found = VulkanArray(self.runtime.upload(value), (), value.dtype.name, self.runtime)
+            self._kept[key] = found
+            while len(self._kept) > KEPT_NUMBERS:
+                self._kept.popitem(last=False)
+        return found
