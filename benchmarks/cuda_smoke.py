@@ -1,12 +1,21 @@
-"""Each part of the CUDA backend once, with what it said where it failed: the first thing to run on a new machine."""
+"""Each part of the CUDA backend once, with what it said where it failed: the first thing to run on a new machine.
+
+    python -m benchmarks.cuda_smoke [PART ...]
+
+Every part runs in a process of its own, a few side by side, and is ended at its time limit with where it was.
+"""
 
 from __future__ import annotations
 
+import faulthandler
 import itertools
+import subprocess
 import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
@@ -104,20 +113,18 @@ def gradient() -> str:
     return f"{float(q.grad.norm()):.3g}"
 
 
-def every_kernel() -> str:
-    """Run some random requests of each operation on each kernel and compare with the reference."""
-    lines = []
-    for name, family in operations().items():
-        rng = np.random.default_rng(3)
-        ran: dict[str, list[float]] = {}
-        reasons: dict[str, str] = {}
-        for request in (family.held_out(rng) for _ in range(25)):
-            if request.operation.work(request).bytes > 1 << 25:
-                continue
-            arrays = family.arrays(request, rng)
-            compare(registry.kernels(name), request, arrays, ran, reasons)
-        lines += [f"  {name}/{k}: {len(e)} runs, worst {max(e):.2f} of the tolerance" for k, e in ran.items()]
-        lines += [f"  {name}/{k}: {reason}" for k, reason in reasons.items()]
+def every_kernel(name: str) -> str:
+    """Run some random requests of an operation on each kernel and compare with the reference."""
+    family, rng = operations()[name], np.random.default_rng(3)
+    ran: dict[str, list[float]] = {}
+    reasons: dict[str, str] = {}
+    for request in (family.held_out(rng) for _ in range(25)):
+        if request.operation.work(request).bytes > 1 << 25:
+            continue
+        arrays = family.arrays(request, rng)
+        compare(registry.kernels(name), request, arrays, ran, reasons)
+    lines = [f"  {name}/{k}: {len(e)} runs, worst {max(e):.2f} of the tolerance" for k, e in ran.items()]
+    lines += [f"  {name}/{k}: {reason}" for k, reason in reasons.items()]
     return "\n" + "\n".join(lines)
 
 
@@ -226,19 +233,41 @@ def many_calls() -> str:
     return f"allocated and reserved bytes after 2,000 and 10,000 calls: {seen}"
 
 
-ACTIONS = (
-    facts, links, half, scalars, cupy_arrays, gradient, every_kernel, attention, gqa, memory_runs_out, many_calls,
-    explained,
-)  # fmt: skip
+ACTIONS: dict[str, Callable[[], object]] = {
+    "facts": facts, "links": links, "half": half, "scalars": scalars, "cupy_arrays": cupy_arrays, "gradient": gradient,
+    **{f"kernels-{name}": partial(every_kernel, name) for name in operations() if name != "vmap"},
+    "attention": attention, "gqa": gqa, "explained": explained,
+}  # fmt: skip
+ALONE: dict[str, Callable[[], object]] = {"many_calls": many_calls, "memory_runs_out": memory_runs_out}
+LIMIT = 45  # seconds for a part
+TOGETHER = 6  # parts at a time
+
+
+def alone(name: str) -> tuple[bool, str]:
+    """Run a part in a process of its own and return whether it went well, and what it said."""
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.cuda_smoke", name]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    said = done.stdout if done.returncode in (0, 1) else f"{name}: FAILED, exit status {done.returncode}\n{done.stdout}"
+    return done.returncode == 0, said[-4000:]
 
 
 def main() -> None:
-    """Run the checks that the command line names, or all."""
-    warnings.simplefilter("ignore", AdaptiveWarning)
-    for action in ACTIONS:
-        if len(sys.argv) < 2 or action.__name__ in sys.argv[1:]:
-            check(action.__name__, action)
-    raise SystemExit(1 if failures else 0)
+    """Run the parts that the command line names in this process, or all, each in its own."""
+    every = {**ACTIONS, **ALONE}
+    if sys.argv[1:]:
+        warnings.simplefilter("ignore", AdaptiveWarning)
+        for name in sys.argv[1:]:
+            faulthandler.dump_traceback_later(LIMIT, exit=True)
+            check(name, every[name])
+        raise SystemExit(1 if failures else 0)
+    bad = 0
+    for names, workers in ((ACTIONS, TOGETHER), (ALONE, 1)):
+        with ThreadPoolExecutor(workers) as pool:
+            for well, said in pool.map(alone, names):
+                bad += not well
+                print(said, end="", flush=True)
+    print(f"{len(every) - bad} of {len(every)} parts went well")
+    raise SystemExit(1 if bad else 0)
 
 
 if __name__ == "__main__":

@@ -70,16 +70,8 @@ def check_norms():
 
     mend_interpreter()
     rng = np.random.default_rng(0)
-    shapes = (
-        (1, 1, 1),
-        (1, 70_001, 1),
-        (3, 20_000, 1),
-        (700, 5, 1),
-        (5, 1, 1),
-        (3, 40, 7),
-        (1, 5000, 33),
-        (2, 3, 5000),
-    )
+    along = (1, 1, 1), (1, 70_001, 1), (3, 20_000, 1), (700, 5, 1), (5, 1, 1)
+    across = (3, 40, 7), (1, 5000, 33), (2, 3, 5000)
     for outer, n, inner in (*along, *across):
         for size in (1.0, 1e25, 1e-30):
             x = (rng.standard_normal((outer, n, inner)) * size).astype(np.float32)
