@@ -15,7 +15,8 @@ import statistics
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def on_device(calls: Mapping[str, Callable[[], Any]], rounds: int, least: float 
     for turn in range(rounds + 1):
         for name, call in calls.items():
             first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            torch.cuda._sleep(1_000_000)  # half a millisecond in which the host gets ahead of the device
+            torch.cuda._sleep(4_000_000)  # two milliseconds in which the host gets ahead of the device
             first.record()
             for _ in range(repeats[name]):
                 call()
@@ -81,18 +82,24 @@ def on_device(calls: Mapping[str, Callable[[], Any]], rounds: int, least: float 
     return samples
 
 
-def overheads(calls: Mapping[str, Callable[[], Any]], rounds: int = 15, repeats: int = 200) -> dict[str, list[float]]:
-    """Time how long calls keep the host, in turn, with work so small that the device keeps up."""
+def overheads(
+    calls: Mapping[str, Callable[[], Any]], kernels: Sequence[str] = (), rounds: int = 15, repeats: int = 200
+) -> dict[str, list[float]]:
+    """Time how long calls keep the host, in turn, with work so small that the device keeps up.
+
+    A call whose name is among ``kernels`` runs on that kernel, which is asked for once and not in every call.
+    """
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rounds + 2):
         for name, call in calls.items():
-            torch.cuda.synchronize()
-            start = time.perf_counter()
-            for _ in range(repeats):
-                call()
-            torch.cuda.synchronize()
-            if turn > 1:
-                samples[name].append((time.perf_counter() - start) / repeats)
+            with ac.using(kernel=name, device=DEVICE) if name in kernels else nullcontext():
+                torch.cuda.synchronize()
+                start = time.perf_counter()
+                for _ in range(repeats):
+                    call()
+                torch.cuda.synchronize()
+                if turn > 1:
+                    samples[name].append((time.perf_counter() - start) / repeats)
     return samples
 
 
@@ -245,8 +252,9 @@ def fft(quick: bool) -> dict[str, Any]:
     samples = overheads(
         {
             "library": lambda: torch.fft.fft(x), "ac.fft": lambda: ac.fft(x),
-            "torch": lambda: forced("torch", ac.fft)(x), "cupy": lambda: forced("cupy", ac.fft)(x),
-        }
+            "torch": lambda: ac.fft(x), "cupy": lambda: ac.fft(x),
+        },
+        ("torch", "cupy"),
     )  # fmt: skip
     found["overhead"] = figures_of(samples)
     say("overhead fft: " + ", ".join(f"{k} {1e6 * middle(t):.1f} us" for k, t in samples.items()))
@@ -307,8 +315,9 @@ def evaluate(quick: bool) -> dict[str, Any]:
         {
             "hand-written CuPy": lambda: plain(*cs), "torch": lambda: s[0] * s[1] + torch.sin(s[2]),
             "ac.evaluate": lambda: ac.evaluate(text, a=s[0], b=s[1], c=s[2]),
-            "fused": lambda: forced("fused", ac.evaluate)(text, a=s[0], b=s[1], c=s[2]),
-        }
+            "fused": lambda: ac.evaluate(text, a=s[0], b=s[1], c=s[2]),
+        },
+        ("fused",),
     )  # fmt: skip
     found["overhead"] = figures_of(samples)
     say("overhead evaluate: " + ", ".join(f"{k} {1e6 * middle(t):.1f} us" for k, t in samples.items()))
@@ -396,9 +405,8 @@ def attention(quick: bool) -> dict[str, Any]:
             + ", ".join(f"{n} {flops / middle(t) / 1e12:.0f}" for n, t in samples.items())
         )
     q, k, v = (torch.randn((1, 8, 128, 64), device=DEVICE, dtype=torch.bfloat16) for _ in range(3))
-    ways = {n: lambda n=n: forced(n, ac.attention)(q, k, v) for n in ("cudnn", "flash")}
-    samples = overheads({"library": lambda: sdpa(q, k, v), **ways,
-                         "ac.attention": lambda: ac.attention(q, k, v)})  # fmt: skip
+    ways = dict.fromkeys(("cudnn", "flash", "ac.attention"), lambda: ac.attention(q, k, v))
+    samples = overheads({"library": lambda: sdpa(q, k, v), **ways}, ("cudnn", "flash"))
     found["overhead"] = figures_of(samples)
     say("overhead attention: " + ", ".join(f"{k} {1e6 * middle(t):.1f} us" for k, t in samples.items()))
     return found
