@@ -1,21 +1,24 @@
 """Gather, scatter-add and segment sums on NVIDIA GPUs by torch. Sums are the same bits in every run.
 
 Atomic additions of floating-point numbers come in another order in each run, so those are summed segment by segment:
-the entries are brought into the order of their slots (a stable sort, unless they are), and each slot's are added in
-that order.
+each slot's entries are added in their order. How the entries are ordered by slot is found by a stable sort, and kept
+for as long as the index lives, so that a topology is sorted once.
 """
 
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
 from ...core.operation import Request
 from ...core.operations.gather_rule import SHORT, IndexParams
+from ...core.precision import REAL_OF
 from ..base import Kernel
 from . import memory
-from .device import DTYPES, dtype_of
+from .array import stream_pointer
+from .device import DTYPES, dtype_of, needs, on
 
 _NOT_SUMMED = ("uint16", "uint32", "uint64", "bool")
 
@@ -57,8 +60,48 @@ def _accumulator(request: Request) -> str:
     return "complex128" if dtype == "complex64" and wide else dtype
 
 
+def _real(dtype: str) -> str:
+    """Return the dtype of the parts of a complex number, or the dtype itself."""
+    return REAL_OF.get(dtype, dtype)
+
+
+def worth_it(columns: int, longest: int) -> bool:
+    """Tell whether one program for each slot has enough to read."""
+    from .gather_triton import LEAST, tile
+
+    return math.prod(tile(columns, longest)) >= LEAST
+
+
+class Orders:
+    """How the entries of an index are ordered by slot, for as long as the index lives.
+
+    A new index is made for each call unless it is a topology's, which nobody writes to. Kept for each stream by itself:
+    what was found on one may not be ready on another.
+    """
+
+    KEPT = 4
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._found: dict[tuple[int, int], tuple[Any, Any, Any]] = {}
+
+    def of(self, index: Any) -> tuple[Any, Any]:
+        """Return the entries in the order of their slots, and where each slot begins."""
+        import torch
+
+        key = id(index), stream_pointer(index.device.index) if index.is_cuda else 0
+        kept = self._found.get(key)
+        if kept is not None and kept[0]() is index:
+            return kept[1:]
+        slots, order = torch.sort(index, stable=True)
+        starts = torch.searchsorted(slots, torch.arange(self.size + 1, device=index.device))
+        living = {k: v for k, v in list(self._found.items())[1 - self.KEPT :] if v[0]() is not None}
+        self._found = {**living, key: (weakref.ref(index), order, starts)}
+        return order, starts
+
+
 class TorchScatter(Kernel):
-    """Integers by ``index_add_``, whose order cannot matter; others by ``torch.segment_reduce``."""
+    """Integers by ``index_add_``, whose order cannot matter; others by a Triton kernel or ``torch.segment_reduce``."""
 
     name = "torch"
     operation = "scatter_add"
@@ -82,22 +125,33 @@ class TorchScatter(Kernel):
         def whole(values: Any, index: Any, starts: Any) -> Any:
             return torch.zeros(shape, dtype=dtype, device=values.device).index_add_(axis, index, values)
 
+        orders = Orders(p.size)
+        real = dtype_of(_real(result.dtype))
+        sums = wide.to_real() if wide.is_complex else wide
+        columns = math.prod(shape) // max(p.size, 1) * (2 if wide.is_complex else 1)
+        in_one_pass = self.device != "cpu" and needs("triton") is True and worth_it(columns, p.longest)
+
         def ordered(values: Any, index: Any, starts: Any) -> Any:
-            rows = values.resolve_conj().movedim(axis, 0)
+            rows = values.resolve_conj().resolve_neg().movedim(axis, 0)
+            order = None
             if starts is None:
-                index, order = torch.sort(index, stable=True)
-                rows = torch.index_select(rows, 0, order)
-                starts = torch.searchsorted(index, torch.arange(p.size + 1, device=index.device))
-            rows = rows.to(wide)
+                order, starts = orders.of(index)
             if wide.is_complex:
                 rows = torch.view_as_real(rows)
-            flat = rows.reshape(rows.shape[0], math.prod(rows.shape[1:])).contiguous()
-            sums = torch.segment_reduce(flat, "sum", offsets=starts, axis=0, unsafe=True, initial=0)
-            sums = sums.reshape(p.size, *rows.shape[1:])
+            flat = rows.reshape(rows.shape[0], columns).contiguous()
+            if in_one_pass:
+                from .gather_triton import segment_sums
+
+                with on(flat):
+                    found = segment_sums(flat, order, starts, p.size, p.longest, sums)
+            else:
+                flat = (flat if order is None else torch.index_select(flat, 0, order)).to(sums)
+                found = torch.segment_reduce(flat, "sum", offsets=starts, axis=0, unsafe=True, initial=0).to(real)
+            found = found.reshape(p.size, *rows.shape[1:])
             if wide.is_complex:
-                sums = torch.view_as_complex(sums)
-            sums = sums.to(dtype).movedim(0, axis)
-            return sums if axis == 0 else sums.contiguous()
+                found = torch.view_as_complex(found)
+            found = found.movedim(0, axis)
+            return found if axis == 0 else found.contiguous()
 
         def nothing(values: Any, index: Any, starts: Any) -> Any:
             return torch.zeros(shape, dtype=dtype, device=values.device)

@@ -97,6 +97,24 @@ def test_sums_have_the_same_bits_in_every_run_and_follow_the_entries():
     assert all(torch.equal(plan.run(*tensors), first) for _ in range(3))
 
 
+def test_an_index_is_sorted_once_as_long_as_it_lives(monkeypatch):
+    sort, sorted_ = torch.sort, []
+    monkeypatch.setattr(torch, "sort", lambda *args, **kwargs: sorted_.append(1) or sort(*args, **kwargs))
+    orders = gather.Orders(5)
+    for number in range(3):
+        index = torch.tensor([4, 0, number, 0])
+        for _ in range(2):
+            order, starts = orders.of(index)
+            assert index[order].tolist() == sorted(index.tolist())
+            assert starts.tolist() == np.searchsorted(sorted(index.tolist()), range(6)).tolist()
+        del index
+    assert len(sorted_) == 3
+    many = [torch.tensor([n]) for n in range(5)]
+    for index in many:
+        orders.of(index)
+    assert len(orders._found) <= orders.KEPT
+
+
 def test_flash_windows_are_the_masks():
     for lq, lk in ((40, 40), (24, 40), (40, 24)):
         i, j = np.arange(lq)[:, None], np.arange(lk)[None, :]

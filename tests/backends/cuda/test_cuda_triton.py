@@ -80,6 +80,32 @@ def check_norms():
             assert np.allclose(found.numpy().reshape(exact.shape) / size, exact / size, rtol=1e-6), (outer, n, inner)
 
 
+def check_sums():
+    """Sums of segments: in order or not, few and many entries a slot, empty slots, one column and many."""
+    import torch
+
+    from adaptive_compute.backends.cuda.gather_triton import segment_sums
+
+    mend_interpreter()
+    rng = np.random.default_rng(0)
+    for entries, size, columns, in_order in (
+        (100, 7, 32, True), (100, 9, 3, False), (40, 60, 130, False), (3000, 2, 2, False), (5, 1, 1, True),
+    ):  # fmt: skip
+        index = rng.integers(0, size, entries)
+        index = np.sort(index) if in_order else index
+        starts = torch.from_numpy(np.searchsorted(np.sort(index), np.arange(size + 1)))
+        order = None if in_order else torch.from_numpy(np.argsort(index, kind="stable"))
+        for dtype, wide in ((torch.float32, torch.float64), (torch.float16, torch.float32)):
+            values = torch.from_numpy(rng.standard_normal((entries, columns))).to(dtype)
+            longest = int(np.bincount(index).max())
+            found = segment_sums(values, order, starts, size, longest, wide)
+            exact = np.zeros((size, columns))
+            np.add.at(exact, index, values.double().numpy())
+            assert found.dtype == dtype
+            bound = {torch.float32: 2e-6, torch.float16: 2e-3}[dtype]
+            assert np.linalg.norm(found.double().numpy() - exact) <= bound * np.linalg.norm(exact)
+
+
 def alone(call):
     """Run a function of this file in a process of its own, where the interpreter is on."""
     code = (
@@ -99,3 +125,7 @@ def test_tiles_follow_the_definition(name):
 
 def test_norms_follow_the_definition():
     alone("check_norms()")
+
+
+def test_sums_of_segments_follow_the_definition():
+    alone("check_sums()")
