@@ -32,27 +32,38 @@ LENGTHS = (
     64, 128, 256, 512, 1024, 2048, 4096, 8192, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24,
     729, 2187, 625, 3125, 343, 2401, 1000, 1536, 6000, 44100, 10007, 100003,
 )  # fmt: skip
+# VkFFT 1.3.4, its Vulkan backend, GB/s in the same units, measured on an H200 (device copy 4250 GB/s).
+VKFFT_H200 = {
+    64: 1300, 256: 1300, 1024: 1204, 4096: 2004, 1 << 14: 1467, 1 << 16: 876, 1 << 18: 771, 1 << 20: 640, 1 << 22: 703,
+    1 << 24: 586, 729: 1329, 1000: 2704, 3125: 1757, 6000: 1367, 44100: 531, 10007: 254, 100003: 250,
+}  # fmt: skip
+SETTINGS = (
+    "THREADS", "WIDEST", "TOGETHER", "ROUNDS", "FUSE", "FUSE_FROM", "FUSE_CHUNK", "FUSE_LEAD", "FUSE_SLOTS",
+)  # fmt: skip
 Variant = dict[str, Any]
 
 
 def variants(n: int) -> Iterator[tuple[str, Variant]]:
     """Yield what to try at a length: a name and what it changes."""
-    for name, fixed in FIXED.get(n, ()):
-        yield f"shader {name}", {"fixed": {n: name}, "stages": {n: fixed}}
+    for cut, changes in CUTS.get(n, ()):
+        for change in changes:
+            yield f"cut {'x'.join(map(str, cut))} {_named(change)}", {"passes": {n: cut}, **change}
     for radices, threads in STAGES.get(n, ()):
         yield f"{'x'.join(map(str, radices))} on {threads}", {"stages": {n: (radices, threads)}}
-    for cut in CUTS.get(n, ()):
-        for widest in (8, 16, 32):
-            yield f"cut {'x'.join(map(str, cut))}, {widest} together", {"passes": {n: cut}, "WIDEST": widest}
-    if n in (64, 256, 1024, 4096, 1000):
-        for threads in (128, 512):
-            yield f"{threads} threads", {"THREADS": threads}
-        yield "parts apart", {"TOGETHER": 0}
-        yield "parts together", {"TOGETHER": 48 << 10}
-    if n in (1 << 16, 1 << 20):
-        for threads in (128, 512):
-            yield f"{threads} threads", {"THREADS": threads}
-        yield "parts together", {"TOGETHER": 48 << 10}
+    for change in CHANGES.get(n, ()):
+        yield _named(change), change
+    for name, fixed in FIXED.get(n, ()):
+        yield f"shader {name}", {"fixed": {n: name}, "stages": {n: fixed}}
+
+
+def _named(change: Variant) -> str:
+    parts = []
+    for key, value in change.items():
+        if key == "stages":
+            parts += [f"{m}={'x'.join(map(str, radices))} on {threads}" for m, (radices, threads) in value.items()]
+        else:
+            parts.append(f"{key.lower()} {value}")
+    return ", ".join(parts)
 
 
 FIXED = {
@@ -63,31 +74,78 @@ FIXED = {
 }  # fmt: skip
 STAGES: dict[int, tuple[tuple[tuple[int, ...], int], ...]] = {
     64: (((8, 8), 8), ((4, 4, 4), 16)),
-    128: (((8, 4, 4), 16), ((16, 8), 16)),
+    128: (((8, 4, 4), 16), ((16, 8), 8)),
     256: (((8, 8, 4), 32), ((4, 4, 4, 4), 64)),
-    512: (((8, 8, 8), 64), ((32, 16), 16)),
-    1024: (((32, 32), 32), ((16, 8, 8), 128), ((4, 4, 4, 4, 4), 256)),
-    2048: (((16, 16, 8), 256), ((8, 8, 8, 4), 256), ((32, 8, 8), 64)),
-    4096: (((8, 8, 8, 8), 512), ((16, 16, 16), 128), ((32, 32, 4), 128)),
-    8192: (((32, 16, 16), 256), ((16, 16, 32), 256), ((16, 16, 8, 4), 1024)),
-    729: (((27, 27), 27), ((9, 9, 9), 41)),
-    2187: (((27, 27, 3), 81), ((27, 9, 9), 81), ((9, 9, 9, 3), 122)),
-    625: (((5, 5, 5, 5), 125), ((25, 25), 13)),
+    512: (((8, 8, 8), 64), ((16, 8, 4), 64)),
+    1024: (((16, 8, 8), 128), ((4, 4, 4, 4, 4), 256)),
+    2048: (((16, 16, 8), 256), ((8, 8, 8, 4), 256)),
+    4096: (((8, 8, 8, 8), 512), ((16, 16, 16), 256), ((16, 16, 4, 4), 256)),
+    8192: (((16, 16, 8, 4), 512), ((16, 8, 8, 8), 1024), ((32, 16, 16), 256)),
+    729: (((9, 9, 9), 81), ((27, 27), 27)),
+    2187: (((9, 9, 9, 3), 243), ((27, 9, 9), 81)),
+    625: (((5, 5, 5, 5), 125), ((25, 25), 25)),
     3125: (((25, 25, 5), 125), ((5, 5, 5, 5, 5), 625)),
-    2401: (((7, 7, 7, 7), 172),),
-    343: (((7, 7, 7), 25),),
-    1000: (((10, 10, 10), 50), ((8, 5, 5, 5), 125)),
+    2401: (((7, 7, 7, 7), 343),),
+    343: (((7, 7, 7), 49),),
+    1000: (((10, 10, 10), 100), ((8, 5, 5, 5), 125)),
     1536: (((8, 8, 8, 3), 192), ((16, 12, 8), 96)),
-    6000: (((16, 25, 15), 240), ((10, 10, 10, 6), 300), ((25, 16, 15), 400)),
+    6000: (((10, 10, 10, 6), 600), ((25, 16, 15), 400), ((16, 15, 5, 5), 400), ((12, 10, 10, 5), 600)),
 }
-CUTS: dict[int, tuple[tuple[int, ...], ...]] = {
-    1 << 14: ((128, 128), (64, 256), (32, 512)),
-    1 << 16: ((256, 256),),
-    1 << 18: ((512, 512), (256, 1024)),
-    1 << 20: ((1024, 1024), (512, 2048)),
-    1 << 22: ((2048, 2048), (1024, 4096)),
-    1 << 24: ((4096, 4096),),
-    44100: ((210, 210),),
+
+
+def _fused(megabytes: int, lead: int, slots: int, **more: Any) -> Variant:
+    return {"FUSE": True, "FUSE_CHUNK": megabytes << 20, "FUSE_LEAD": lead, "FUSE_SLOTS": slots, **more}
+
+
+_WIDTHS: tuple[Variant, ...] = ({"WIDEST": 8}, {"WIDEST": 16}, {"WIDEST": 32})
+CUTS: dict[int, tuple[tuple[tuple[int, ...], tuple[Variant, ...]], ...]] = {
+    1 << 14: (
+        ((1 << 14,), tuple({"stages": {1 << 14: made}} for made in (
+            ((16, 16, 16, 4), 1024), ((16, 16, 8, 8), 1024), ((32, 32, 16), 512),
+        ))),
+        ((128, 128), (*_WIDTHS, _fused(2, 2, 4), _fused(2, 4, 8), _fused(1, 4, 8), _fused(2, 4, 8, WIDEST=32))), ((64, 256), ({"WIDEST": 16},)), ((256, 64), ({"WIDEST": 16},)),
+    ),
+    1 << 16: ((
+        (256, 256), (
+            *_WIDTHS, _fused(2, 2, 4), _fused(2, 4, 8), _fused(1, 4, 8), _fused(4, 3, 6), _fused(8, 2, 4), _fused(1, 2, 4),
+            _fused(2, 4, 8, WIDEST=8), _fused(2, 4, 8, WIDEST=32), _fused(2, 4, 8, stages={256: ((8, 8, 4), 32)}),
+            {"stages": {256: ((8, 8, 4), 32)}}, {"stages": {256: ((4, 4, 4, 4), 64)}, "THREADS": 512},
+        ),
+    ),),
+    1 << 18: (
+        ((512, 512), (
+            *_WIDTHS, _fused(2, 2, 4), _fused(2, 4, 8), _fused(2, 3, 10),
+            _fused(2, 4, 8, THREADS=512, stages={512: ((8, 8, 8), 64)}), _fused(2, 4, 8, THREADS=512, ROUNDS=True), {"stages": {512: ((8, 8, 8), 64)}, "THREADS": 512}, {"THREADS": 512, "ROUNDS": True},
+            {"WIDEST": 8, "THREADS": 128},
+        )),
+        ((256, 1024), ({},)),
+    ),
+    1 << 20: (
+        ((1024, 1024), (
+            _fused(8, 1, 2), _fused(8, 1, 3), _fused(8, 2, 4), _fused(8, 1, 3, WIDEST=4),
+            _fused(8, 1, 3, WIDEST=16, THREADS=512, ROUNDS=True), {"WIDEST": 4}, {"WIDEST": 8}, {"WIDEST": 16, "ROUNDS": True, "THREADS": 512},
+            {"stages": {1024: ((16, 8, 8), 128)}, "THREADS": 512},
+            {"stages": {1024: ((32, 32), 32)}},
+        )),
+    ),
+    1 << 22: (
+        ((2048, 2048), (
+            {"WIDEST": 4}, {"WIDEST": 8, "THREADS": 512, "ROUNDS": True},
+            {"WIDEST": 8, "THREADS": 512, "ROUNDS": True, "stages": {2048: ((16, 16, 8), 128)}},
+        )),
+        ((64, 256, 256), ({}, _fused(8, 1, 2), _fused(8, 1, 3), _fused(4, 2, 4, WIDEST=8))), ((256, 128, 128), ({},)),
+    ),
+    1 << 24: (
+        ((4096, 4096), (
+            {"WIDEST": 4, "THREADS": 512, "ROUNDS": True, "stages": {4096: ((16, 16, 16), 256)}}, {"WIDEST": 2},
+        )),
+        ((256, 256, 256), (*_WIDTHS, _fused(8, 1, 2), _fused(8, 1, 3), _fused(4, 2, 4, WIDEST=8))),
+    ),
+    44100: (((210, 210), _WIDTHS),),
+}  # fmt: skip
+CHANGES: dict[int, tuple[Variant, ...]] = {
+    n: ({"THREADS": 128}, {"THREADS": 512}, {"TOGETHER": 0}, {"TOGETHER": 48 << 10})
+    for n in (64, 256, 1024, 4096, 1000, 3125)
 }
 
 
@@ -95,7 +153,7 @@ CUTS: dict[int, tuple[tuple[int, ...], ...]] = {
 def changed(variant: Variant) -> Iterator[None]:
     """Build programs as a variant says."""
     caches = (fft_plan.stages, fft_plan.passes, fft_plan._pass_price, fft_plan.padded, fft_steps.arrangement)
-    kept = {name: getattr(fft_steps, name) for name in ("THREADS", "WIDEST", "TOGETHER")}
+    kept = {name: getattr(fft_steps, name) for name in SETTINGS}
     stages, passes = dict(fft_plan.MEASURED_STAGES), dict(fft_plan.MEASURED_PASSES)
     fixed = dict(fft_steps.FIXED)
     try:
@@ -140,18 +198,20 @@ def measured(owner: Any, data: VulkanArray, host: np.ndarray, n: int, rounds: in
     (memory,) = owner.run_resident(made, [data.memory])
     first = time.perf_counter() - start
     result = VulkanArray(memory, (batch, n), "complex64", owner)
-    lines = sorted({0, batch // 2, batch - 1})
+    lines = sorted({0, batch // 2, batch - 1} if n < 1 << 20 else {batch - 1})
     got = np.stack([result[line].numpy() for line in lines])
     del result
     exact = np.fft.fft(np.stack([host[np.arange(line * n, (line + 1) * n) % len(host)] for line in lines]))
     error = float(np.linalg.norm(got - exact) / np.linalg.norm(exact))
     seconds = owner.gpu_seconds(made, [data.memory], repeats=rounds + 3)[3:]
+    steps = owner.gpu_step_seconds(made, [data.memory], repeats=rounds + 3)[3:] if len(made.steps) > 1 else []
     owner.forget(made)
     return {
         "gigabytes_per_second": 16e-9 * n * batch / statistics.median(seconds), "error": error,
         "microseconds": 1e6 * statistics.median(seconds), "spread": max(seconds) / min(seconds),
         "steps": [[s.shader, *s.groups[:2], *s.constants[:10], *s.constants[10:17]] for s in made.steps],
         "planned": planned, "first_run": first,
+        "step_microseconds": [round(1e6 * statistics.median(one), 1) for one in zip(*steps)],
     }  # fmt: skip
 
 
@@ -170,16 +230,18 @@ def rival(host: np.ndarray, points: int, rounds: int) -> Callable[[int], float] 
         batch = points // (n or 1)
         x = flat[: batch * (n or 1)].view(batch, -1)
         call = (lambda: torch.fft.fft(x)) if n else (lambda: room.copy_(flat))
+        # Several calls between two events, so that neither a launch nor the start of the device takes part.
+        calls = max(5, int(2e-3 / (16e-9 * points / 1000)))
         times = []
-        for turn in range(rounds + 3):
+        for turn in range(rounds // 2 + 1):
             begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             begin.record()
-            made = call()
+            for _ in range(calls):
+                call()
             end.record()
             torch.cuda.synchronize()
-            if turn >= 3:
-                times.append(begin.elapsed_time(end) * 1e-3)
-            del made
+            if turn:
+                times.append(begin.elapsed_time(end) * 1e-3 / calls)
         return 16e-9 * x.numel() / statistics.median(times)
 
     return gigabytes_per_second
@@ -192,7 +254,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--budget", type=float, default=60.0, help="seconds; variants stop there")
     parser.add_argument("--search", action=argparse.BooleanOptionalAction, default=True, help="time variants as well")
-    parser.add_argument("--quick", action="store_true", help="2^20 points, 3 rounds")
+    parser.add_argument("--quick", action="store_true", help="2^20 points, 3 rounds: tries the program, tells nothing")
     parser.add_argument("--device", default="vulkan:0")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
@@ -214,7 +276,7 @@ def main() -> int:
         row["default"] = measured(owner, data, host, n, options.rounds)
         rows.append(row)
         show(n, "default", row["default"], row["cufft"])
-    for row in rows if options.search else ():
+    for row in sorted(rows, key=lambda row: row["n"] not in CUTS) if options.search else ():
         row["variants"] = {}
         for name, variant in variants(row["n"]):
             if time.perf_counter() - began > options.budget:
@@ -251,7 +313,7 @@ def show(n: int, name: str, figures: dict[str, Any], cufft: float | None) -> Non
     print(
         f"{n:9d} {name:32s} {figures['gigabytes_per_second']:7.0f} GB/s  cuFFT {cufft or 0:5.0f}  "
         f"error {figures['error']:.1e}  plan {figures['planned'] * 1e3:5.0f} ms  first "
-        f"{figures['first_run'] * 1e3:5.0f} ms  x{figures['spread']:.2f}",
+        f"{figures['first_run'] * 1e3:5.0f} ms  x{figures['spread']:.2f}  {figures['step_microseconds'] or ''}",
         flush=True,
     )
 

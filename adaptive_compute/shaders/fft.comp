@@ -20,6 +20,9 @@
 // variant: fft_convolve_2 -O0 -DSTAGES=2 -DFEW -DCONVOLVE
 // variant: fft_convolve_3 -O0 -DSTAGES=3 -DFEW -DCONVOLVE
 // variant: fft_convolve_5 -O0 -DSTAGES=5 -DFEW -DCONVOLVE
+// variant: fft_fused_1 -O0 -DSTAGES=1 -DFEW -DFUSED
+// variant: fft_fused_2 -O0 -DSTAGES=2 -DFEW -DFUSED
+// variant: fft_fused_3 -O0 -DSTAGES=3 -DFEW -DFUSED
 // variant: fft_n64 -O0 -DSTAGES=2 -DFIXED_N=64 -DFIXED_L=4 -DFIXED_0=16 -DFIXED_1=4 -DFIXED_2=1 -DFIXED_3=1
 // variant: fft_n64_unrolled -DSTAGES=2 -DFIXED_N=64 -DFIXED_L=4 -DFIXED_0=16 -DFIXED_1=4 -DFIXED_2=1 -DFIXED_3=1
 // variant: fft_n256 -O0 -DSTAGES=2 -DFIXED_N=256 -DFIXED_L=16 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=1 -DFIXED_3=1
@@ -91,7 +94,19 @@ layout(constant_id = 41) const float SCALE = 1.0;
 layout(constant_id = 42) const uint D2 = 1;
 layout(constant_id = 43) const uint A3 = 0;
 layout(constant_id = 44) const uint B3 = 0;
+#ifdef FUSED
+layout(constant_id = 45) const uint CHUNKS = 1;
+layout(constant_id = 46) const uint GROUPS = 1;
+layout(constant_id = 47) const uint HELD = 1;
+layout(constant_id = 48) const uint LEAD = 1;
+layout(constant_id = 49) const uint SLOTS = 1;
+#endif
 
+#ifdef FUSED
+const bool FUSING = true;
+#else
+const bool FUSING = false;
+#endif
 const uint COMPLEX = 0, REAL = 1, PACKED = 2, MIRRORED = 3, HALF = 4;  // LOAD and STORE
 const uint CONJUGATE_IN = 1, SWAP_IN = 2, SWAP_OUT = 4, CONJUGATE_OUT = 8, FACTOR_IN = 16, FACTOR_OUT = 32;
 const uint CONJUGATE_FACTOR = 64;
@@ -108,6 +123,13 @@ layout(set = 0, binding = 3) readonly buffer Between { vec2 between[]; };
 layout(set = 0, binding = 4) readonly buffer Factors { vec2 factors[]; };
 layout(set = 0, binding = 5) readonly buffer Extra { vec2 extra[]; };
 
+#ifdef FUSED
+layout(set = 0, binding = 6) coherent buffer Middle { vec2 middle[]; };
+layout(set = 0, binding = 7) coherent buffer Tickets { uint tickets[]; };
+shared uint given;
+uint phase, within, slot;
+#endif
+
 #include "fft_butterflies.glsl"
 
 const uint MOST = 32;  // points a thread
@@ -121,6 +143,8 @@ const uint LAST = R4 > 1 ? R4 : R3 > 1 ? R3 : R2 > 1 ? R2 : R1 > 1 ? R1 : R0;
 const uint CL = (N / LAST + L - 1) / L;
 // Indices that a pass may meet at its load. What can be decided here need not be asked of every point.
 const uint SPAN_IN = N * IN_MOD;
+// Half a spectrum has one bin more than the points it gives.
+const uint SPAN_BINS = SPAN_IN + (LOAD == 4 ? 1 : 0);
 
 shared float held[SHARED];
 vec2 v[MOST];
@@ -160,7 +184,7 @@ float real_at(uint at) {
 }
 
 vec2 bin(uint base, uint index) {
-    if (VALID < SPAN_IN && index >= VALID) return vec2(0.0);
+    if (VALID < SPAN_BINS && index >= VALID) return vec2(0.0);
     if (STORAGE != PAIRS) return vec2(real_at(base + index * A_STEP), 0.0);
     vec2 x = source[base + index * A_STEP];
     return (FLAGS & CONJUGATE_IN) != 0 ? conjugate(x) : x;
@@ -186,8 +210,29 @@ vec2 point(uint base, uint index) {
 
 vec2 root_between(uint i, uint rows, uint q) { return times(between[i * TW_MOD + q], between[(rows + t) * TW_MOD + q]); }
 
+#ifdef FUSED
+// The line in its chunk, and among all. The second pass takes the lines of one place in neighbouring transforms.
+uint number(uint c) {
+    uint i = within * T + c;
+    return phase == 1 && D1 > 1 ? i % HELD * N + i / HELD : i;
+}
+uint whole_line() { return group * (HELD * N) + number(c); }
+#else
+uint whole_line() { return group * T + c; }
+#endif
+
 void load() {
-    uint line = group * T + c;
+#ifdef FUSED
+    if (phase == 1) {
+        uint row = number(c);
+        [[unroll]] for (uint i = 0; i < C0 * R0; i++) {
+            uint pos = spot(i, R0, C0);
+            v[i] = C0 * L * R0 == N || pos < N ? middle[(slot * HELD * N + row) * N + pos] : vec2(0.0);
+        }
+        return;
+    }
+#endif
+    uint line = whole_line();
     uint base = address(line, A0, A1, A2, A3);
     uint q = (line / IN_DIV) % IN_MOD, column = (line / TW_DIV) % TW_MOD;
     bool live = LINES % T == 0 || line < LINES;
@@ -340,7 +385,18 @@ void separate() {
 }
 
 void store() {
-    uint line = group * T + c;
+    uint line = whole_line();
+#ifdef FUSED
+    if (phase == 0) {
+        uint i = number(c), column = i % N, at = (slot * HELD + i / N) * N * N + column;
+        [[unroll]] for (uint i = 0; i < CL * LAST; i++) {
+            uint pos = spot(i, LAST, CL);
+            if (CL * L * LAST != N && pos >= N) continue;
+            middle[at + pos * N] = times(v[i], root_between(i, CL * LAST, column));
+        }
+        return;
+    }
+#endif
     uint base = address(line, B0, B1, B2, B3);
     uint q = (line / OUT_DIV) % OUT_MOD, column = (line / TW_DIV) % TW_MOD;
     if (STORE == HALF) separate();
@@ -349,7 +405,7 @@ void store() {
         uint pos = spot(i, LAST, CL), index = pos * OUT_MOD + q;
         if (CL * L * LAST != N && pos >= N || KEPT < N * OUT_MOD && index >= KEPT) continue;
         vec2 x = v[i];
-        if (TWIDDLE == AT_STORE) x = times(x, root_between(i, CL * LAST, column));
+        if (TWIDDLE == AT_STORE && !FUSING) x = times(x, root_between(i, CL * LAST, column));
         if ((FLAGS & FACTOR_OUT) != 0) {
             vec2 f = factors[index];
             x = times(x, (FLAGS & CONJUGATE_FACTOR) != 0 ? conjugate(f) : f);
@@ -362,6 +418,53 @@ void store() {
     }
 }
 
+#ifdef FUSED
+void await(uint at) {
+    while (atomicAdd(tickets[at], 0) < GROUPS);
+}
+
+// Two passes in one dispatch. Groups take tickets; the second pass of a chunk of lines comes LEAD chunks after its first,
+// so that what is between them (SLOTS chunks) stays in the cache.
+void main() {
+    bool first = gl_LocalInvocationID.x == 0;
+    if (first) given = atomicAdd(tickets[0], 1);
+    barrier();
+    uint ticket = given, i;
+    const uint EACH_PASS = CHUNKS * GROUPS, AHEAD = min(LEAD, CHUNKS) * GROUPS;
+    if (ticket < AHEAD) {
+        phase = 0;
+        i = ticket;
+    } else if (ticket < 2 * EACH_PASS - AHEAD) {
+        phase = (ticket - AHEAD) % 2;
+        i = (ticket - AHEAD) / 2 + (phase == 0 ? AHEAD : 0);
+    } else {
+        phase = 1;
+        i = ticket - EACH_PASS;
+    }
+    if (ticket < 2 * EACH_PASS) {
+        group = i / GROUPS;
+        within = i % GROUPS;
+        slot = group % SLOTS;
+        if (first) {
+            if (phase == 1) await(2 + group);
+            else if (group >= SLOTS) await(2 + CHUNKS + group - SLOTS);
+        }
+        memoryBarrierBuffer();
+        barrier();
+        uint load_across = 1 - phase;
+        place(load_across);
+        load();
+        TRANSFORM(load_across, 1)
+        store();
+        memoryBarrierBuffer();
+        barrier();
+        if (first) atomicAdd(tickets[2 + phase * CHUNKS + group], 1);
+    }
+    if (first && atomicAdd(tickets[1], 1) == gl_NumWorkGroups.x * gl_NumWorkGroups.y - 1) {
+        for (uint at = 0; at < 2 + 2 * CHUNKS; at++) tickets[at] = 0;
+    }
+}
+#else
 void main() {
     group = gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x;
     if (group * T >= LINES) return;
@@ -380,3 +483,4 @@ void main() {
 #endif
     store();
 }
+#endif

@@ -312,6 +312,20 @@ def test_a_bad_value_spoils_its_own_transform_only(kernel, name, bad, n):
     assert error(np.delete(result, 1, axis=0), getattr(scipy.fft, name)(wide(clean))) <= BOUND["float32"]
 
 
+@pytest.mark.parametrize("name", TO_REAL)
+@pytest.mark.parametrize("n", [2, 6, 8, 30, 256])
+@pytest.mark.parametrize("short", [1, 2])
+def test_bins_that_are_not_given_are_zero(kernel, name, n, short):
+    """Also where the next line begins in their place."""
+    bins = max(n // 2 + 1 - short, 1)
+    x = operand(name, (4, bins), "float32")
+    result = run(kernel, getattr(ac, name), x, n=n)
+    if result is None:
+        assert (kernel.name, bins) == ("pocketfft-threads", 1)
+        return
+    assert error(result, getattr(scipy.fft, name)(wide(x), n=n)) <= BOUND["float32"]
+
+
 @pytest.mark.parametrize("name", ONE_AXIS + SEVERAL)
 def test_empty_batches_and_single_points(kernel, name):
     several = name in SEVERAL

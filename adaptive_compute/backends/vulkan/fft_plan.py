@@ -12,6 +12,7 @@ import numpy as np
 RADICES = (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 25, 27, 32)
 FEW = (2, 3, 4, 5, 7, 8, 16)  # of the binaries that a driver compiles soonest
 MOST_STAGES = 5
+MOST_ROUNDS = 2
 MOST_POINTS = 32  # in the registers of one thread
 SMALLEST_LOCAL = 1 << 13  # with 32 KiB, the real parts of so many points fit the shared memory of a workgroup
 
@@ -145,8 +146,10 @@ def passes(n: int, words: int, threads: int, most: int = 3) -> tuple[int, ...] |
         Passes at most, 2 or 3.
     """
     measured = MEASURED_PASSES.get(n)
-    if measured is not None and all(fits(stages(m), words, threads) for m in measured) and len(measured) <= most:
-        return measured
+    if measured is not None and len(measured) <= most:
+        held = words * MOST_ROUNDS if len(measured) == 1 and most > 2 else words
+        if all(fits(stages(m), held, threads) for m in measured):
+            return measured
     if n <= words and fits(stages(n), words, threads):
         return (n,)
     if n == 1 or largest_prime(n) > 13:
@@ -165,6 +168,17 @@ def passes(n: int, words: int, threads: int, most: int = 3) -> tuple[int, ...] |
             if price < least:
                 best, least = (first, second, third), price
     return best
+
+
+def rounds(made: Stages, points: int, words: int) -> int | None:
+    """Return in how many rounds some lines of so many points together go through shared memory, or None.
+
+    A round hands on one equal part of every line, so that the later radices must be divisible by their number.
+    """
+    for count in range(1, MOST_ROUNDS + 1):
+        if points <= count * words and made.n % count == 0 and all(r % count == 0 for r in made.radices[1:]):
+            return count
+    return None
 
 
 def fits(made: Stages | None, words: int, threads: int) -> bool:

@@ -59,6 +59,7 @@ class Pass:
     scale: float = 1.0
     shader: str = "fft"
     tables: dict[int, Buffer] = field(default_factory=dict)
+    held: int = 0  # transforms in a chunk of two passes in one
 
     def add(self, b: Builder, source: Buffer, target: Buffer, limits: Limits) -> None:
         """Add the dispatch."""
@@ -74,8 +75,21 @@ class Pass:
             *self.outside, self.kept, self.store, *self.between, self.twiddle, self.flags, self.length,
             float(self.scale), self.lengths[2], self.source[3], self.target[3],
         ]  # fmt: skip
-        groups = spread_groups(-(-self.lines // group.lines))
         count = len(s.radices)
+        if self.held:
+            chunks, together = self.lines // (s.n * self.held), s.n * self.held // group.lines
+            middle, tickets = (
+                b.scratch(8 * s.n**2 * self.held * FUSE_SLOTS),
+                b.table(np.zeros(2 + 2 * chunks, np.uint32)),
+            )
+            # Whoever takes tickets leaves them at zero, as they were.
+            b.dispatch(
+                f"fft_fused_{count}", [*buffers, middle, tickets], writes=[target, middle, tickets],
+                groups=spread_groups(2 * chunks * together),
+                constants=[*constants, chunks, together, self.held, FUSE_LEAD, FUSE_SLOTS],
+            )  # fmt: skip
+            return
+        groups = spread_groups(-(-self.lines // group.lines))
         few = "_few" if self.shader == "fft" and set(s.radices) <= {1, *fft_plan.FEW} else ""
         shader = f"{self.shader}{few}_{count if count < 4 else 5}"
         if self.shader == "fft":
@@ -101,6 +115,11 @@ FIXED: dict[Stages, str] = {}
 # Threads of a workgroup, lines together where neighbouring threads are neighbouring lines, bytes of shared memory up to
 # which real and imaginary parts are exchanged together.
 THREADS, WIDEST, TOGETHER = 256, 16, 16 << 10
+# Two passes in one dispatch: whether, bytes of the data from which on, bytes of a chunk, chunks that the first pass is
+# ahead, and chunks that are kept.
+FUSE, FUSE_FROM, FUSE_CHUNK, FUSE_LEAD, FUSE_SLOTS = False, 32 << 20, 4 << 20, 2, 4
+SOFTWARE_TOO = False
+ROUNDS = False  # whether more lines than fit shared memory at once are exchanged in rounds
 
 
 @lru_cache(maxsize=4096)
@@ -108,7 +127,9 @@ def arrangement(s: Stages, across: bool, count: int, mixes: bool, limits: Limits
     """Return how a workgroup is laid out; ``mixes`` where it exchanges points after the last stage as well."""
     words = limits.shared_memory // 4
     exchanges = len(s.radices) > 1 or mixes
-    most = min(limits.invocations // s.threads, words // s.n if exchanges else 1 << 20)
+    most_rounds = 1 if mixes or (s.n <= words and not ROUNDS) else fft_plan.MOST_ROUNDS
+    turns = most_rounds if fft_plan.rounds(s, most_rounds * words, words) else 1
+    most = min(limits.invocations // s.threads, turns * words // s.n if exchanges else 1 << 20)
     if across:
         lines = min(most, WIDEST, max(2 * THREADS // s.threads, 1))
         lines = 1 << (max(lines, 1).bit_length() - 1)
@@ -119,16 +140,21 @@ def arrangement(s: Stages, across: bool, count: int, mixes: bool, limits: Limits
     lines = max(min(lines, count), 1)
     if not exchanges:
         return Arrangement(lines, 1, 31, 1, True, 1)
-    pitch, pad = _layout(s, across, lines, words)
+    rounds = fft_plan.rounds(s, lines * s.n, words)
+    assert rounds is not None, (s, lines)
+    pitch, pad = _layout(s, across, lines, words, s.n // rounds)
     together = 8 * pitch * lines <= min(TOGETHER, limits.shared_memory)
-    return Arrangement(lines, pitch, pad, pitch * lines * (1 + together), together, 1)
+    return Arrangement(lines, pitch, pad, pitch * lines * (1 + together), together, rounds)
 
 
-def _layout(s: Stages, across: bool, lines: int, words: int) -> tuple[int, int]:
-    """Return the pitch of a line and the padding with the fewest conflicts between the banks of shared memory."""
-    best, least = (s.n, 31), math.inf
+def _layout(s: Stages, across: bool, lines: int, words: int, held: int) -> tuple[int, int]:
+    """Return the pitch of a line and the padding with the fewest conflicts between the banks of shared memory.
+
+    ``held`` are the points of a line that are there at a time.
+    """
+    best, least = (held, 31), math.inf
     for pad in (31, 5, 4, 3):
-        size = s.n + ((s.n - 1) >> pad if pad < 31 else 0)
+        size = held + ((held - 1) >> pad if pad < 31 else 0)
         for extra in range(32) if lines > 1 else (0,):
             pitch = size + extra
             if pitch * lines > words or (lines > 1 and pitch % 32 not in (1, 2, 4, 8, 16, 17, size % 32)):
@@ -221,7 +247,7 @@ def along(b: Builder, source: Buffer, target: Buffer, axis: Axis, limits: Limits
     cut = fft_plan.passes(axis.n, words, threads)
     if cut is None:
         _bluestein(b, source, target, axis, limits)
-    elif axis.target.kind == HALF and len(cut) > 1:
+    elif axis.target.kind == HALF and (len(cut) > 1 or axis.n > words):
         # The bins that must be mixed lie in different workgroups.
         spectrum = b.scratch(8 * axis.n * axis.lines)
         plain = replace(axis, target=Side(COMPLEX, axis.n * axis.inner, axis.n), conjugate=0, scale=1.0)
@@ -269,15 +295,34 @@ def _passes(b: Builder, source: Buffer, target: Buffer, axis: Axis, cut: tuple[i
         )  # fmt: skip
         one.add(b, source, target, limits)
         return
-    scratch = b.scratch(8 * n * axis.lines)
     rest = n // cut[0]
     many = max(axis.before, 1)
+    held = _held(axis, parts, limits)
+    if held and len(parts) == 2:
+        m = cut[0]
+        both = Pass(
+            parts[0], axis.lines * m, (1, 1), (m, 1, many), (0, 0, x.pitch, 0), (1, 0, y.pitch, 0), (1, m), (1, m),
+            (1, 1), (1, m), AT_STORE, kept=m, store=y.kind, flags=into | out, scale=axis.scale, tables=real, held=held,
+            **ends,
+        )  # fmt: skip
+        _with_twiddle(both, b, n, AT_STORE).add(b, source, target, limits)
+        return
+    scratch = b.scratch(8 * n * axis.lines)
     one = Pass(
         parts[0], axis.lines * rest, (1, 1), (inner, rest, many), (1, 0, x.pitch, 0), (1, 0, n * inner, 0),
         (inner, inner), (inner, rest), (inner, rest), (inner, rest), AT_STORE, kept=n, flags=into, tables=real,
         **ends,
     )  # fmt: skip
     _with_twiddle(one, b, n, AT_STORE).add(b, source, scratch, limits)
+    if held:
+        m, first = cut[1], cut[0]
+        both = Pass(
+            parts[1], axis.lines * first * m, (1, 1), (m, first, many), (0, rest, n, 0), (first, 1, y.pitch, 0),
+            (1, first * m), (1, m), (1, 1), (1, m), AT_STORE, valid=rest, length=rest, kept=m, store=y.kind, flags=out,
+            scale=axis.scale, held=held,
+        )  # fmt: skip
+        _with_twiddle(both, b, rest, AT_STORE).add(b, scratch, target, limits)
+        return
     if len(parts) == 3:
         tail = cut[2]
         two = Pass(
@@ -301,6 +346,29 @@ def _passes(b: Builder, source: Buffer, target: Buffer, axis: Axis, cut: tuple[i
         scale=axis.scale,
     )  # fmt: skip
     end.add(b, scratch, target, limits)
+
+
+def _held(axis: Axis, parts: list[Stages], limits: Limits) -> int:
+    """Return how many transforms make a chunk where the last two passes are one dispatch, or 0 where they are not."""
+    s, y = parts[-1], axis.target
+    if limits.software and not SOFTWARE_TOO:
+        return 0  # its loops end after 65,536 turns, also those that wait; nor has it a cache that would gain
+    if not FUSE or s != parts[-2] or not set(s.radices) <= set(fft_plan.FEW) or len(s.radices) > 3:
+        return 0
+    if axis.inner > 1 or y.kind != COMPLEX or y.count < axis.n or 8 * axis.n * axis.lines < FUSE_FROM:
+        return 0
+    first = parts[0].n if len(parts) == 3 else 1
+    total, least = axis.lines * first, 1
+    if first > 1:
+        # Neighbours in the result come from neighbouring transforms; a group must hold as many of them.
+        least = arrangement(s, True, axis.lines * first * s.n, False, limits).lines
+        if first % least:
+            return 0
+    assert FUSE_SLOTS > FUSE_LEAD, "the first pass would wait for a second that waits for it"
+    held = least
+    while total % (2 * held) == 0 and (first == 1 or first % (2 * held) == 0) and 16 * held * s.n**2 <= FUSE_CHUNK:
+        held *= 2
+    return held if total // held > FUSE_SLOTS else 0
 
 
 def _with_twiddle(one: Pass, b: Builder, n: int, when: int) -> Pass:

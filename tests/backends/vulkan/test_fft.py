@@ -1,0 +1,166 @@
+"""The Vulkan FFT's forms that its defaults reach on some devices only, and what a warm call costs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+import adaptive_compute as ac
+from adaptive_compute.backends.vulkan import fft_plan, fft_steps
+from adaptive_compute.backends.vulkan.array import VulkanArray, upload
+from adaptive_compute.backends.vulkan.limits import devices
+from adaptive_compute.backends.vulkan.program import Builder
+from adaptive_compute.backends.vulkan.runtime import runtime
+
+DEVICE = "vulkan:0"
+BOUND = 5e-7
+WORDS, THREADS = 12288, 1024  # of a group on a card
+
+
+@contextmanager
+def planned(monkeypatch, passes, stages=(), **settings):
+    """Build programs with these passes, stages and settings."""
+    caches = (fft_plan.stages, fft_plan.passes, fft_plan._pass_price, fft_plan.padded, fft_steps.arrangement)
+    with monkeypatch.context() as patch:
+        patch.setattr(fft_plan, "MEASURED_PASSES", dict(passes))
+        patch.setattr(fft_plan, "MEASURED_STAGES", dict(stages))
+        for name, value in settings.items():
+            patch.setattr(fft_steps, name, value)
+        for cache in caches:
+            cache.cache_clear()
+        yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+def transformed(x, shaders, forward=True, runs=1):
+    """Transform the last axis of an array, a few times, by a program of these shaders."""
+    owner, (batch, n) = runtime(DEVICE), x.shape
+    b = Builder()
+    axis = fft_steps.complex_axis(n, batch, 1, forward, 1.0)
+    fft_steps.along(b, b.operand(0, x.nbytes), b.result(0, x.nbytes), axis, owner.limits)
+    program = b.program()
+    assert [step.shader for step in program.steps] == shaders
+    results = []
+    for _ in range(runs):
+        (memory,) = owner.run_resident(program, [upload(x, DEVICE).memory])
+        results.append(VulkanArray(memory, x.shape, "complex64", owner).numpy())
+    return results
+
+
+def values(batch, n):
+    rng = np.random.default_rng(n)
+    return (rng.standard_normal((batch, n)) + 1j * rng.standard_normal((batch, n))).astype(np.complex64)
+
+
+def error(result, exact):
+    return np.linalg.norm(result - exact) / np.linalg.norm(exact)
+
+
+# More points than the shared memory holds at once
+
+
+def test_a_line_longer_than_shared_memory_is_exchanged_in_rounds(monkeypatch):
+    words = devices()[0].shared_memory // 4
+    n = 2 * words
+    if n != 1 << 14:
+        pytest.skip(f"radices below are for 16384 points, twice the shared memory; here it holds {words}")
+    x = values(3, n)
+    with planned(monkeypatch, {n: (n,)}, {n: ((16, 16, 16, 4), 1024)}):
+        (forward,) = transformed(x, ["fft_few_5"])
+        (backward,) = transformed(x, ["fft_few_5"], forward=False)
+    assert error(forward, np.fft.fft(x)) < BOUND
+    assert error(backward, np.fft.ifft(x) * n) < BOUND
+
+
+def test_a_real_transform_in_rounds_separates_its_spectrum_afterwards(monkeypatch):
+    n = 2 * (devices()[0].shared_memory // 4)
+    if n != 1 << 14:
+        pytest.skip("as above")
+    x = np.random.default_rng(0).standard_normal((2, 2 * n)).astype(np.float32)
+    with planned(monkeypatch, {n: (n,)}, {n: ((16, 16, 16, 4), 1024)}), ac.using(device=DEVICE):
+        spectrum = ac.rfft(x)
+        back = ac.irfft(spectrum)
+    assert error(spectrum, np.fft.rfft(x)) < BOUND
+    assert error(back, x) < BOUND
+
+
+def test_how_many_rounds():
+    even = fft_plan.Stages(4096, (16, 16, 16), 256)
+    assert fft_plan.rounds(even, 4 * 4096, WORDS) == 2
+    assert fft_plan.rounds(even, 3 * 4096, WORDS) == 1
+    assert fft_plan.rounds(even, 8 * 4096, WORDS) is None
+    odd = fft_plan.Stages(4050, (18, 15, 15), 270)
+    assert fft_plan.rounds(odd, 4 * 4050, WORDS) is None  # a half of 15 is no whole number of points
+
+
+# Two passes in one dispatch. Groups wait for one another, which a software driver gives up after so many loops that a
+# thread held up for a while is enough: there, they run in one thread, in the order of their tickets.
+
+FUSED = """
+import numpy as np, pytest, sys
+sys.path.insert(0, {folder!r})
+from test_fft import *
+patch = pytest.MonkeyPatch()
+x = values({batch}, {n})
+settings = dict(FUSE=True, FUSE_FROM=0, FUSE_CHUNK=1 << 16, FUSE_LEAD=1, FUSE_SLOTS=2, SOFTWARE_TOO=True)
+with planned(patch, {{ {n}: {passes} }}, **settings):
+    for result in transformed(x, {shaders}, {forward}, runs=2):
+        exact = np.fft.fft(x) if {forward} else np.fft.ifft(x) * {n}
+        assert error(result, exact) < BOUND, error(result, exact)
+"""
+
+
+@pytest.mark.parametrize(
+    ("n", "batch", "passes", "shaders", "forward"),
+    [
+        (4096, 16, (64, 64), ["fft_fused_2"], True),
+        (1 << 14, 6, (128, 128), ["fft_fused_2"], False),
+        (1 << 18, 2, (64, 64, 64), ["fft_few_2", "fft_fused_2"], True),
+        (512 * 512, 4, (512, 512), ["fft_fused_3"], True),
+    ],
+)
+def test_two_passes_in_one_dispatch(n, batch, passes, shaders, forward):
+    code = FUSED.format(
+        folder=os.path.dirname(__file__), n=n, batch=batch, passes=passes, shaders=shaders, forward=forward
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "LP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_two_passes_stay_two_dispatches_on_a_software_device(monkeypatch):
+    if devices()[0].kind != "software":
+        pytest.skip("this device is a real one")
+    with planned(monkeypatch, {4096: (64, 64)}, FUSE=True, FUSE_FROM=0):
+        transformed(values(16, 4096), ["fft_few_2", "fft_few_2"])
+
+
+# What a warm call costs
+
+
+def test_a_warm_call_is_one_submission_and_adds_little_to_the_shader():
+    owner, x = runtime(DEVICE), values(1, 256)[0]
+    with ac.using(device=DEVICE):
+        for _ in range(100):
+            ac.fft(x)
+        before, taken = owner.counts.submits, []
+        for _ in range(1000):
+            start = time.perf_counter()
+            ac.fft(x)
+            taken.append(time.perf_counter() - start)
+    assert owner.counts.submits - before == 1000
+    b = Builder()
+    fft_steps.along(
+        b, b.operand(0, x.nbytes), b.result(0, x.nbytes), fft_steps.complex_axis(256, 1, 1, True, 1.0), owner.limits
+    )
+    own = owner.gpu_seconds(b.program(), [upload(x, DEVICE).memory], repeats=500)
+    # The least of many: what other work on the machine takes is nobody's here.
+    assert min(taken) - min(own) < 150e-6
