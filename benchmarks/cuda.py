@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shlex
 import statistics
+import sys
 import time
 import traceback
 import warnings
@@ -30,9 +32,10 @@ from adaptive_compute.core.errors import AdaptiveError, AdaptiveWarning
 from adaptive_compute.core.masks import Causal, Window
 from adaptive_compute.core.registry import registry
 from adaptive_compute.core.staging import Stager
-from benchmarks.record import machine, summary
+from benchmarks.record import machine, ratio, summary
 
 DEVICE = "cuda:0"
+RIVALS = ("library", "hand-written", "index_", "dense", "plain", "device copy")
 table: list[str] = []
 
 
@@ -104,8 +107,26 @@ def overheads(
 
 
 def figures_of(samples: Mapping[str, list[float]]) -> dict[str, Any]:
-    """Return medians and quartiles in seconds."""
-    return {name: summary(times) for name, times in samples.items()}
+    """Return medians and quartiles in seconds, and what each library took over what each call of ours took.
+
+    The ratios are taken round by round; above 1 ours is faster.
+    """
+    found: dict[str, Any] = {name: summary(times) for name, times in samples.items()}
+    rivals = [name for name in samples if name.startswith(RIVALS)]
+    found["ratios"] = {
+        f"{rival} / {name}": ratio(samples[rival], times)
+        for name, times in samples.items()
+        for rival in rivals
+        if name not in rivals
+    }
+    return found
+
+
+def overheads_of(samples: Mapping[str, list[float]]) -> dict[str, Any]:
+    """Return the same, and the seconds that each call of ours takes beyond the first of the calls, the library's."""
+    library, *ours = samples
+    over = {name: summary([a - b for a, b in zip(samples[name], samples[library])]) for name in ours}
+    return {**figures_of(samples), f"beyond {library}": over}
 
 
 def middle(times: list[float]) -> float:
@@ -256,7 +277,7 @@ def fft(quick: bool) -> dict[str, Any]:
         },
         ("torch", "cupy"),
     )  # fmt: skip
-    found["overhead"] = figures_of(samples)
+    found["overhead"] = overheads_of(samples)
     say("overhead fft: " + ", ".join(f"{k} {1e6 * middle(t):.1f} us" for k, t in samples.items()))
     return found
 
@@ -319,7 +340,7 @@ def evaluate(quick: bool) -> dict[str, Any]:
         },
         ("fused",),
     )  # fmt: skip
-    found["overhead"] = figures_of(samples)
+    found["overhead"] = overheads_of(samples)
     say("overhead evaluate: " + ", ".join(f"{k} {1e6 * middle(t):.1f} us" for k, t in samples.items()))
     return found
 
@@ -407,7 +428,7 @@ def attention(quick: bool) -> dict[str, Any]:
     q, k, v = (torch.randn((1, 8, 128, 64), device=DEVICE, dtype=torch.bfloat16) for _ in range(3))
     ways = dict.fromkeys(("cudnn", "flash", "ac.attention"), lambda: ac.attention(q, k, v))
     samples = overheads({"library": lambda: sdpa(q, k, v), **ways}, ("cudnn", "flash"))
-    found["overhead"] = figures_of(samples)
+    found["overhead"] = overheads_of(samples)
     say("overhead attention: " + ", ".join(f"{k} {1e6 * middle(t):.1f} us" for k, t in samples.items()))
     return found
 
@@ -583,7 +604,7 @@ def main() -> None:
         print(f"({name}: {time.perf_counter() - start:.1f} s)", flush=True)
     if options.output:
         record = {
-            "benchmark": "cuda", "command": "python -m benchmarks.cuda", "date": datetime.now(UTC).date().isoformat(),
+            "benchmark": "cuda", "command": shlex.join(["python", "-m", "benchmarks.cuda", *sys.argv[1:]]), "date": datetime.now(UTC).date().isoformat(),
             "machine": {**machine(), "gpu": backend.facts(DEVICE)}, "figures": figures, "table": table,
         }  # fmt: skip
         options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
