@@ -1,7 +1,8 @@
 """Options and fixtures for every test.
 
-``pytest --backend cpu [--kernel NAME]`` limits the conformance suite to one backend or kernel. A conformance module
-names its operation (``OPERATION = "fft"``); each test in it that takes ``kernel`` runs once for every kernel.
+``pytest --backend cpu [--kernel NAME]`` limits the conformance suite to one backend or kernel; ``--strict-order`` lets
+Vulkan submit dependent steps one by one (see docs/backends/vulkan.md). A conformance module names its operation
+(``OPERATION = "fft"``); each test in it that takes ``kernel`` runs once for every kernel.
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ collect_ignore_glob = [] if importlib.util.find_spec("triton") else ["adaptive_c
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backend", default=None, help="run conformance on this backend only")
     parser.addoption("--kernel", default=None, help="run conformance on this kernel only")
+    parser.addoption("--strict-order", action="store_true", help="order Vulkan's dependent steps by submissions")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--strict-order"):
+        os.environ["ADAPTIVE_VULKAN_STRICT"] = "1"  # after the loop above; processes started by tests have it too
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

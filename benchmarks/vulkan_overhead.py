@@ -40,9 +40,10 @@ def measure(device: str) -> dict[str, Any]:
         before = owner.counts.submits
         host()
         submits = owner.counts.submits - before
-        rounds = [
-            (_each(host), _each(resident), _median(plan.gpu_seconds(there, repeats=CALLS))) for _ in range(ROUNDS)
-        ]
+        rounds = []
+        for _ in range(ROUNDS):
+            own = statistics.median(plan.gpu_seconds(there, repeats=CALLS))
+            rounds.append((_each(host), _each(resident), own))
     shader = [own for _, _, own in rounds]
     return {
         "device": device, "name": devices()[int(device.partition(":")[2])].name, "points": POINTS, "rounds": ROUNDS,
