@@ -478,13 +478,14 @@ def window(quick: bool) -> dict[str, Any]:
         forward = on_device({"dense": dense, **{name: ours(name) for name in names}}, 3)
     both = on_device({"dense": backward(dense), **{name: ours_backward(name) for name in names}}, 3)
     for label, samples in (("forward", forward), ("with gradient", both)):
-        found[label] = figures_of(samples)
+        bound = kept * middle(samples["dense"])
+        shares = {name: middle(samples[name]) / bound for name in names}
+        found[label] = {**figures_of(samples), "kept tiles / all": kept, "times the share of dense": shares}
         for name in names:
-            bound = kept * middle(samples["dense"])
             say(
                 f"window 512 of 65,536 {label}, {name}: {1e3 * middle(samples[name]):.3f} ms, dense "
                 f"{1e3 * middle(samples['dense']):.2f} ms, kept {kept:.4f}: "
-                f"{middle(samples[name]) / bound:.2f}x the share"
+                f"{shares[name]:.2f}x the share"
             )
     return found
 
@@ -604,7 +605,8 @@ def main() -> None:
         print(f"({name}: {time.perf_counter() - start:.1f} s)", flush=True)
     if options.output:
         record = {
-            "benchmark": "cuda", "command": shlex.join(["python", "-m", "benchmarks.cuda", *sys.argv[1:]]), "date": datetime.now(UTC).date().isoformat(),
+            "benchmark": "cuda", "command": shlex.join(["python", "-m", "benchmarks.cuda", *sys.argv[1:]]),
+            "date": datetime.now(UTC).date().isoformat(),
             "machine": {**machine(), "gpu": backend.facts(DEVICE)}, "figures": figures, "table": table,
         }  # fmt: skip
         options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

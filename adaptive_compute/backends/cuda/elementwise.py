@@ -15,7 +15,8 @@ from ...core.program import Program, program
 from ..base import Kernel, Plan
 from . import memory
 from .device import DTYPES, dtype_of, index_of, needs
-from .fused import FusedPlan, unwritable
+from .fused import FusedPlan
+from .fused_source import unwritable
 
 
 def kernels(device: str) -> Sequence[Kernel]:

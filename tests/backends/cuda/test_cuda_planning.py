@@ -8,7 +8,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import adaptive_compute as ac
-from adaptive_compute.backends.cuda import attention_sdpa, attention_tiles, backend, driver, fft, fused, memory
+from adaptive_compute.backends.cuda import (
+    attention_sdpa,
+    attention_tiles,
+    backend,
+    driver,
+    fft,
+    fused,
+    fused_source,
+    memory,
+)
 from adaptive_compute.core.array import Operand
 from adaptive_compute.core.errors import BackendUnavailable, DeviceLost, DeviceOutOfMemory
 from adaptive_compute.core.expression import parse
@@ -26,10 +35,18 @@ GPUS = tuple(driver.Gpu(f"gpu {i}", f"GPU-{i}abc", 1 << 34) for i in range(4))
 @pytest.mark.parametrize(
     ("asked", "seen"),
     [
-        (None, [0, 1, 2, 3]), ("", []), ("2", [2]), ("3,0", [3, 0]), ("1,-1,2", [1]), ("9", []), ("0,9,1", [0]),
-        ("GPU-2", [2]), ("GPU-", []), ("GPU-1a, 3", [1, 3]),
+        (None, [0, 1, 2, 3]),
+        ("", []),
+        ("2", [2]),
+        ("3,0", [3, 0]),
+        ("1,-1,2", [1]),
+        ("9", []),
+        ("0,9,1", [0]),
+        ("GPU-2", [2]),
+        ("GPU-", []),
+        ("GPU-1a, 3", [1, 3]),
     ],
-)  # fmt: skip
+)
 def test_visible_gpus_follow_cuda(asked, seen):
     environment = {} if asked is None else {"CUDA_VISIBLE_DEVICES": asked}
     assert driver.visible(GPUS, environment) == tuple(GPUS[i] for i in seen)
@@ -125,19 +142,19 @@ def test_masks_are_put_on_the_kernels_device_wherever_the_operands_are(name, ope
 def test_the_source_holds_nothing_of_the_callers_text():
     names = ("evil__name", "b")
     steps = program(parse("evil__name * 2.5 + b", names), ("float32", "float32"))
-    text = fused.source(steps, fused.Layout(("full", "full"), 0, 4, False))
+    text = fused_source.source(steps, fused_source.Layout(("full", "full"), 0, 4, False))
     assert "evil" not in text
     assert "(float)(2.5)" in text
 
 
 @pytest.mark.parametrize("value", [0.1, -1e300, 1e-310, float("inf"), float("-inf"), 1 / 3])
 def test_numbers_in_the_source_are_exact(value):
-    text = fused._literal(value, "float64")
+    text = fused_source._literal(value, "float64")
     if np.isinf(value):
         assert "0x7ff0000000000000" in text
     else:
         assert float(text.rpartition("(")[2].strip(")")) == value
-    assert fused._literal(-(2**63), "int64") == "(long long)(-9223372036854775807LL - 1)"
+    assert fused_source._literal(-(2**63), "int64") == "(long long)(-9223372036854775807LL - 1)"
 
 
 # cuFFT's layouts
