@@ -17,6 +17,7 @@
 // variant: elementwise_functions2 -DFUNCTIONS=2
 // variant: elementwise_functions4 -DFUNCTIONS=4
 #include "maths.glsl"
+#include "elements.glsl"
 #include "elementwise_steps.glsl"
 
 // Which of a variant's steps are simple (S) and which can be functions (C): the same as in SHAPES of
@@ -56,15 +57,6 @@ layout(constant_id = 12) const uint N3 = 1;
 layout(constant_id = 13) const uint N4 = 1;
 layout(constant_id = 14) const uint N5 = 1;
 
-#define NONE 0u
-#define WORD 1u
-#define PAIR 2u
-#define HALF 3u
-#define BFLOAT 4u
-#define INT16 5u
-#define UINT16 6u
-#define INT8 7u
-#define UINT8 8u
 #define FLAT 0u
 #define ROW 1u
 #define GATHER 2u
@@ -109,17 +101,6 @@ SLOTS(DECLARE_STEP, DECLARE_STEP)
 
 #define NUMBERS_AT 24
 #define STEPS_AT 40
-
-// What an operand's raw 8 or 16 bits are in a register.
-uvec4 decoded(uint kind, uvec4 raw) {
-    switch (kind) {
-    case HALF: return from_half(raw);
-    case BFLOAT: return raw << 16;
-    case INT16: return uvec4(ivec4(raw << 16) >> 16);
-    case INT8: return uvec4(ivec4(raw << 24) >> 24);
-    }
-    return raw;
-}
 
 #define LOAD(K) \
     if (KIND##K != NONE) { \

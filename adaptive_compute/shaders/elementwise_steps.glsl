@@ -80,14 +80,6 @@ uvec4 to_half(uvec4 x) {
     return h | (x >> 16 & 0x8000u);
 }
 
-uvec4 from_half(uvec4 h) {
-    uvec4 a = h & 0x7fffu;
-    uvec4 x = (a << 13) + 0x38000000u;
-    x = mix(x, floatBitsToUint(vec4(a) * 5.9604644775390625e-08), lessThan(a, uvec4(0x400u)));
-    x = mix(x, a << 13 | F_INFINITY, greaterThanEqual(a, uvec4(0x7c00u)));
-    return x | (h & 0x8000u) << 16;
-}
-
 uvec4 to_bfloat(uvec4 x) {
     uvec4 rounded = (x + 0x7fffu + (x >> 16 & 1u)) >> 16;
     return mix(rounded, uvec4(0x7fc0u), greaterThan(x & 0x7fffffffu, uvec4(F_INFINITY)));

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...core.array import Operand
+from ...core.expression import Node
 from ...core.operation import Request
 from ...core.operations.elementwise_rule import EXAMPLE, FAMILY
 from ...core.program import program as steps_of
@@ -99,8 +100,13 @@ class ElementwiseKernel(VulkanKernel):
 
 
 def _schedule(request: Request) -> Schedule:
-    dtypes = tuple(o.dtype for o in request.operands if o is not None)
-    return schedule(lower(steps_of(request.params, dtypes)))
+    return _scheduled(request.params, tuple(o.dtype for o in request.operands if o is not None))
+
+
+@lru_cache(maxsize=1024)
+def _scheduled(root: Node, dtypes: tuple[str, ...]) -> Schedule:
+    # By the expression, whose nodes tell 0.0 from -0.0; programs do not.
+    return schedule(lower(steps_of(root, dtypes)))
 
 
 def built(request: Request, local: int, each: int) -> Program:

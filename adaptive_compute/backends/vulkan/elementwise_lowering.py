@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,7 +56,6 @@ class RefusedError(Exception):
     """The shader cannot compute this; the message is the reason."""
 
 
-@lru_cache(maxsize=1024)
 def lower(program: Program) -> Lowered:
     """Return the shader's steps for a program; RefusedError where it has something that they cannot do."""
     lowering = _Lowering()
