@@ -11,6 +11,8 @@ from typing import NamedTuple
 UPSAMPLING = 2.0
 SMALLEST_EPS = 1e-6  # what the widest kernel gives; float32 sums give no more
 WIDEST = 7
+# Up to here lengths are powers of two: a launch hides the work, and drivers compile their transforms soonest.
+FEW_CELLS = 1 << 15
 # Lanes of a tile and its depth along the last axis, as nufft_spread.comp has them, and the depths that are compiled.
 TILES = {1: (32, 1, 1), 2: (8, 4, 4), 3: (8, 4, 8)}
 USUAL_DEPTH = {1: 1, 2: 4, 3: 8}
@@ -55,7 +57,10 @@ class Grid(NamedTuple):
     @classmethod
     def of(cls, lengths: tuple[int, ...], width: int, tile: tuple[int, int, int] | None = None) -> Grid:
         """Return the grid of at least these lengths, given in the order of the coordinates."""
-        cells = tuple(smooth(max(n, 2 * width)) for n in lengths[::-1])
+        least = [max(n, 2 * width) for n in lengths[::-1]]
+        cells = tuple(1 << (n - 1).bit_length() for n in least)
+        if math.prod(cells) > FEW_CELLS:
+            cells = tuple(smooth(n) for n in least)
         return cls(width, cells, BINS[len(cells), width], tile or TILES[len(cells)])
 
     @property

@@ -10,6 +10,7 @@ from .program import Buffer, Builder, spread_groups
 
 LOCAL = 256
 BLOCK = 2048  # keys that a workgroup of the sort holds
+FEW_BLOCKS = 32  # up to here one workgroup scans all digits, as in sort_scan.comp
 
 
 def sort(b: Builder, keys: Buffer, order: Buffer, count: int, largest: int) -> Buffer:
@@ -25,7 +26,8 @@ def sort(b: Builder, keys: Buffer, order: Buffer, count: int, largest: int) -> B
         b.dispatch(
             "sort_count", [keys, shift, counts], writes=[counts], groups=groups, constants=[count, BLOCK, blocks]
         )
-        b.dispatch("sort_scan", [counts, totals], writes=[counts, totals], groups=(256, 1, 1), constants=[blocks])
+        digits = (1 if blocks <= FEW_BLOCKS else 256, 1, 1)
+        b.dispatch("sort_scan", [counts, totals], writes=[counts, totals], groups=digits, constants=[blocks])
         b.dispatch(
             "sort_scatter", [keys, values, shift, counts, totals, to_keys, to_values], writes=[to_keys, to_values],
             groups=groups, constants=[count, blocks, int(number == 0)],
