@@ -142,6 +142,8 @@ CUTS: dict[int, tuple[tuple[tuple[int, ...], tuple[Variant, ...]], ...]] = {
         ((256, 256, 256), (*_WIDTHS, _fused(8, 1, 2), _fused(8, 1, 3), _fused(4, 2, 4, WIDEST=8))),
     ),
     44100: (((210, 210), _WIDTHS),),
+    10007: (((10007,), (_fused(1, 1, 4), _fused(1, 2, 8), _fused(2, 2, 8), _fused(4, 1, 4))),),
+    100003: (((100003,), (_fused(2, 1, 4), _fused(2, 2, 6), _fused(4, 1, 4))),),
 }  # fmt: skip
 CHANGES: dict[int, tuple[Variant, ...]] = {
     n: ({"THREADS": 128}, {"THREADS": 512}, {"TOGETHER": 0}, {"TOGETHER": 48 << 10})
@@ -254,6 +256,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--budget", type=float, default=60.0, help="seconds; variants stop there")
     parser.add_argument("--search", action=argparse.BooleanOptionalAction, default=True, help="time variants as well")
+    parser.add_argument("--only", default="", help="variants whose name contains this")
+    parser.add_argument("--without", help="variants whose name does not contain this")
     parser.add_argument("--quick", action="store_true", help="2^20 points, 3 rounds: tries the program, tells nothing")
     parser.add_argument("--device", default="vulkan:0")
     parser.add_argument("--output", type=Path)
@@ -279,6 +283,8 @@ def main() -> int:
     for row in sorted(rows, key=lambda row: row["n"] not in CUTS) if options.search else ():
         row["variants"] = {}
         for name, variant in variants(row["n"]):
+            if options.only not in name or (options.without and options.without in name):
+                continue
             if time.perf_counter() - began > options.budget:
                 print(f"{row['n']:9d} {name}: not measured, the time is spent")
                 continue

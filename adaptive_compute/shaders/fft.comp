@@ -23,6 +23,9 @@
 // variant: fft_fused_1 -O0 -DSTAGES=1 -DFEW -DFUSED
 // variant: fft_fused_2 -O0 -DSTAGES=2 -DFEW -DFUSED
 // variant: fft_fused_3 -O0 -DSTAGES=3 -DFEW -DFUSED
+// variant: fft_fused_convolve_1 -O0 -DSTAGES=1 -DFEW -DFUSED -DCONVOLVE
+// variant: fft_fused_convolve_2 -O0 -DSTAGES=2 -DFEW -DFUSED -DCONVOLVE
+// variant: fft_fused_convolve_3 -O0 -DSTAGES=3 -DFEW -DFUSED -DCONVOLVE
 // variant: fft_n64 -O0 -DSTAGES=2 -DFIXED_N=64 -DFIXED_L=4 -DFIXED_0=16 -DFIXED_1=4 -DFIXED_2=1 -DFIXED_3=1
 // variant: fft_n64_unrolled -DSTAGES=2 -DFIXED_N=64 -DFIXED_L=4 -DFIXED_0=16 -DFIXED_1=4 -DFIXED_2=1 -DFIXED_3=1
 // variant: fft_n256 -O0 -DSTAGES=2 -DFIXED_N=256 -DFIXED_L=16 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=1 -DFIXED_3=1
@@ -208,7 +211,9 @@ vec2 point(uint base, uint index) {
     return x + y + vec2(-odd.y, odd.x);
 }
 
-vec2 root_between(uint i, uint rows, uint q) { return times(between[i * TW_MOD + q], between[(rows + t) * TW_MOD + q]); }
+vec2 root_between(uint from, uint i, uint rows, uint q) {
+    return times(between[(from + i) * TW_MOD + q], between[(from + rows + t) * TW_MOD + q]);
+}
 
 #ifdef FUSED
 // The line in its chunk, and among all. The second pass takes the lines of one place in neighbouring transforms.
@@ -231,6 +236,15 @@ void load() {
         }
         return;
     }
+    if (phase == 2) {
+        uint i = number(c), column = i % N, at = (slot * HELD + i / N) * N * N + column;
+        [[unroll]] for (uint i = 0; i < C0 * R0; i++) {
+            uint pos = spot(i, R0, C0);
+            bool there = C0 * L * R0 == N || pos < N;
+            v[i] = there ? times(middle[at + pos * N], root_between(CL * LAST + L, i, C0 * R0, column)) : vec2(0.0);
+        }
+        return;
+    }
 #endif
     uint line = whole_line();
     uint base = address(line, A0, A1, A2, A3);
@@ -242,7 +256,7 @@ void load() {
         v[i] = there ? point(base, index) : vec2(0.0);
         if ((FLAGS & SWAP_IN) != 0) v[i] = v[i].yx;
         if ((FLAGS & FACTOR_IN) != 0) v[i] = times(v[i], factors[min(index, LENGTH - 1)]);
-        if (TWIDDLE == AT_LOAD) v[i] = times(v[i], root_between(i, C0 * R0, column));
+        if (TWIDDLE == AT_LOAD) v[i] = times(v[i], root_between(0, i, C0 * R0, column));
     }
 }
 
@@ -392,10 +406,20 @@ void store() {
         [[unroll]] for (uint i = 0; i < CL * LAST; i++) {
             uint pos = spot(i, LAST, CL);
             if (CL * L * LAST != N && pos >= N) continue;
-            middle[at + pos * N] = times(v[i], root_between(i, CL * LAST, column));
+            middle[at + pos * N] = times(v[i], root_between(0, i, CL * LAST, column));
         }
         return;
     }
+#ifdef CONVOLVE
+    if (phase == 1) {
+        uint row = number(c);
+        [[unroll]] for (uint i = 0; i < CL * LAST; i++) {
+            uint pos = spot(i, LAST, CL);
+            if (CL * L * LAST == N || pos < N) middle[(slot * HELD * N + row) * N + pos] = v[i];
+        }
+        return;
+    }
+#endif
 #endif
     uint base = address(line, B0, B1, B2, B3);
     uint q = (line / OUT_DIV) % OUT_MOD, column = (line / TW_DIV) % TW_MOD;
@@ -405,7 +429,7 @@ void store() {
         uint pos = spot(i, LAST, CL), index = pos * OUT_MOD + q;
         if (CL * L * LAST != N && pos >= N || KEPT < N * OUT_MOD && index >= KEPT) continue;
         vec2 x = v[i];
-        if (TWIDDLE == AT_STORE && !FUSING) x = times(x, root_between(i, CL * LAST, column));
+        if (TWIDDLE == AT_STORE && !FUSING) x = times(x, root_between(0, i, CL * LAST, column));
         if ((FLAGS & FACTOR_OUT) != 0) {
             vec2 f = factors[index];
             x = times(x, (FLAGS & CONJUGATE_FACTOR) != 0 ? conjugate(f) : f);
@@ -423,45 +447,56 @@ void await(uint at) {
     while (atomicAdd(tickets[at], 0) < GROUPS);
 }
 
-// Two passes in one dispatch. Groups take tickets; the second pass of a chunk of lines comes LEAD chunks after its first,
-// so that what is between them (SLOTS chunks) stays in the cache.
+// Passes in one dispatch. Groups take tickets; a pass of a chunk of lines comes LEAD chunks after the one before it, so
+// that what is between them (SLOTS chunks) stays in the cache. A group waits for tickets before its own only, whose
+// groups run or have ended.
 void main() {
+#ifdef CONVOLVE
+    const uint PASSES = 3;
+#else
+    const uint PASSES = 2;
+#endif
+    const uint EACH_PASS = CHUNKS * GROUPS, AHEAD = LEAD * GROUPS;
     bool first = gl_LocalInvocationID.x == 0;
     if (first) given = atomicAdd(tickets[0], 1);
     barrier();
-    uint ticket = given, i;
-    const uint EACH_PASS = CHUNKS * GROUPS, AHEAD = min(LEAD, CHUNKS) * GROUPS;
-    if (ticket < AHEAD) {
-        phase = 0;
-        i = ticket;
-    } else if (ticket < 2 * EACH_PASS - AHEAD) {
-        phase = (ticket - AHEAD) % 2;
-        i = (ticket - AHEAD) / 2 + (phase == 0 ? AHEAD : 0);
-    } else {
-        phase = 1;
-        i = ticket - EACH_PASS;
-    }
-    if (ticket < 2 * EACH_PASS) {
+    uint ticket = given;
+    phase = ticket % PASSES;
+    uint i = ticket / PASSES - phase * AHEAD;  // a large number where it would be negative
+    if (i < EACH_PASS) {
         group = i / GROUPS;
         within = i % GROUPS;
         slot = group % SLOTS;
         if (first) {
-            if (phase == 1) await(2 + group);
-            else if (group >= SLOTS) await(2 + CHUNKS + group - SLOTS);
+            if (phase > 0) await(2 + (phase - 1) * CHUNKS + group);
+            else if (group >= SLOTS) await(2 + (PASSES - 1) * CHUNKS + group - SLOTS);
         }
         memoryBarrierBuffer();
         barrier();
-        uint load_across = 1 - phase;
-        place(load_across);
+        uint before = phase == 1 ? 0 : 1;
+        place(before);
         load();
-        TRANSFORM(load_across, 1)
+#ifdef CONVOLVE
+        TRANSFORM(before, before)
+        if (phase == 1) {
+            uint row = number(c) % N;
+            [[unroll]] for (uint i = 0; i < CL * LAST; i++) {
+                uint k = spot(i, LAST, CL);
+                if (k < N) v[i] = times(v[i], extra[row * N + k]).yx;
+            }
+            if (LAST != R0) EXCHANGE(LAST, CL, N / LAST, R0, C0, before, before)
+            TRANSFORM(before, before)
+        }
+#else
+        TRANSFORM(before, 1)
+#endif
         store();
         memoryBarrierBuffer();
         barrier();
         if (first) atomicAdd(tickets[2 + phase * CHUNKS + group], 1);
     }
     if (first && atomicAdd(tickets[1], 1) == gl_NumWorkGroups.x * gl_NumWorkGroups.y - 1) {
-        for (uint at = 0; at < 2 + 2 * CHUNKS; at++) tickets[at] = 0;
+        for (uint at = 0; at < 2 + PASSES * CHUNKS; at++) tickets[at] = 0;
     }
 }
 #else

@@ -230,6 +230,21 @@ def padded(n: int, words: int, threads: int) -> int:
     return best
 
 
+@lru_cache(maxsize=4096)
+def square(least: int, words: int, threads: int) -> Stages | None:
+    """Return the stages of quick transforms whose length, squared, is at least this, or None."""
+    root = math.isqrt(least - 1) + 1
+    best, price = None, math.inf
+    for n in _smooth(root, root + root // 8 + 8):
+        made = stages(n, FEW)
+        if made is None or not fits(made, words, threads) or len(made.radices) > 3:
+            continue
+        total = n * n * (len(made.radices) + 3.0)
+        if total < price:
+            best, price = made, total
+    return best
+
+
 def _smooth(low: int, high: int) -> list[int]:
     """Return every number from low to high without a prime factor above 7, multiples of 4 where there is a choice."""
     found = [1]

@@ -77,15 +77,14 @@ class Pass:
         ]  # fmt: skip
         count = len(s.radices)
         if self.held:
+            passes = 3 if self.shader == "fft_fused_convolve" else 2
             chunks, together = self.lines // (s.n * self.held), s.n * self.held // group.lines
-            middle, tickets = (
-                b.scratch(8 * s.n**2 * self.held * FUSE_SLOTS),
-                b.table(np.zeros(2 + 2 * chunks, np.uint32)),
-            )
+            middle = b.scratch(8 * s.n**2 * self.held * FUSE_SLOTS)
             # Whoever takes tickets leaves them at zero, as they were.
+            tickets = b.table(np.zeros(2 + passes * chunks, np.uint32))
             b.dispatch(
-                f"fft_fused_{count}", [*buffers, middle, tickets], writes=[target, middle, tickets],
-                groups=spread_groups(2 * chunks * together),
+                f"{self.shader}_{count}", [*buffers, middle, tickets], writes=[target, middle, tickets],
+                groups=spread_groups(passes * together * (chunks + (passes - 1) * FUSE_LEAD)),
                 constants=[*constants, chunks, together, self.held, FUSE_LEAD, FUSE_SLOTS],
             )  # fmt: skip
             return
@@ -302,7 +301,7 @@ def _passes(b: Builder, source: Buffer, target: Buffer, axis: Axis, cut: tuple[i
         m = cut[0]
         both = Pass(
             parts[0], axis.lines * m, (1, 1), (m, 1, many), (0, 0, x.pitch, 0), (1, 0, y.pitch, 0), (1, m), (1, m),
-            (1, 1), (1, m), AT_STORE, kept=m, store=y.kind, flags=into | out, scale=axis.scale, tables=real, held=held,
+            (1, 1), (1, m), AT_STORE, kept=m, store=y.kind, flags=into | out, scale=axis.scale, tables=real, held=held, shader="fft_fused",
             **ends,
         )  # fmt: skip
         _with_twiddle(both, b, n, AT_STORE).add(b, source, target, limits)
@@ -319,7 +318,7 @@ def _passes(b: Builder, source: Buffer, target: Buffer, axis: Axis, cut: tuple[i
         both = Pass(
             parts[1], axis.lines * first * m, (1, 1), (m, first, many), (0, rest, n, 0), (first, 1, y.pitch, 0),
             (1, first * m), (1, m), (1, 1), (1, m), AT_STORE, valid=rest, length=rest, kept=m, store=y.kind, flags=out,
-            scale=axis.scale, held=held,
+            scale=axis.scale, held=held, shader="fft_fused",
         )  # fmt: skip
         _with_twiddle(both, b, rest, AT_STORE).add(b, scratch, target, limits)
         return
@@ -351,24 +350,29 @@ def _passes(b: Builder, source: Buffer, target: Buffer, axis: Axis, cut: tuple[i
 def _held(axis: Axis, parts: list[Stages], limits: Limits) -> int:
     """Return how many transforms make a chunk where the last two passes are one dispatch, or 0 where they are not."""
     s, y = parts[-1], axis.target
-    if limits.software and not SOFTWARE_TOO:
-        return 0  # its loops end after 65,536 turns, also those that wait; nor has it a cache that would gain
-    if not FUSE or s != parts[-2] or not set(s.radices) <= set(fft_plan.FEW) or len(s.radices) > 3:
-        return 0
-    if axis.inner > 1 or y.kind != COMPLEX or y.count < axis.n or 8 * axis.n * axis.lines < FUSE_FROM:
+    if s != parts[-2] or y.kind != COMPLEX or y.count < axis.n:
         return 0
     first = parts[0].n if len(parts) == 3 else 1
-    total, least = axis.lines * first, 1
-    if first > 1:
-        # Neighbours in the result come from neighbouring transforms; a group must hold as many of them.
-        least = arrangement(s, True, axis.lines * first * s.n, False, limits).lines
-        if first % least:
-            return 0
-    assert FUSE_SLOTS > FUSE_LEAD, "the first pass would wait for a second that waits for it"
-    held = least
-    while total % (2 * held) == 0 and (first == 1 or first % (2 * held) == 0) and 16 * held * s.n**2 <= FUSE_CHUNK:
-        held *= 2
-    return held if total // held > FUSE_SLOTS else 0
+    # Of three passes, neighbours in the result come from neighbouring transforms; a group must hold as many of them.
+    least = arrangement(s, True, axis.lines * first * s.n, False, limits).lines if first > 1 else 1
+    return _chunk(axis, s, axis.lines * first, first, least, 2, limits)
+
+
+def _chunk(axis: Axis, s: Stages, total: int, first: int, least: int, passes: int, limits: Limits) -> int:
+    """Return how many of the transforms of s.n by s.n points make a chunk, or 0 where passes stay apart."""
+    if not FUSE or (limits.software and not SOFTWARE_TOO):
+        # A software driver's loops end after 65,536 turns, also those that wait; nor has it a cache that would gain.
+        return 0
+    if axis.inner > 1 or not set(s.radices) <= set(fft_plan.FEW) or len(s.radices) > 3:
+        return 0
+    if 8 * total * s.n**2 < FUSE_FROM or first % least:
+        return 0
+    assert FUSE_SLOTS > (passes - 1) * FUSE_LEAD, "the first pass would wait for a last that waits for it"
+    most = max(FUSE_CHUNK // (8 * s.n**2), least)
+    sizes = [k for k in range(least, min(most, total) + 1, least) if total % k == 0 and (first == 1 or first % k == 0)]
+    held = max(sizes, default=0)
+    lines = arrangement(s, True, s.n * total, False, limits).lines
+    return held if held and held * s.n % lines == 0 and total // held > FUSE_SLOTS else 0
 
 
 def _with_twiddle(one: Pass, b: Builder, n: int, when: int) -> Pass:
@@ -406,6 +410,11 @@ def _bluestein(b: Builder, source: Buffer, target: Buffer, axis: Axis, limits: L
     m = fft_plan.padded(n, words, threads)
     cut = fft_plan.passes(m, words, threads, most=2)
     assert cut is not None
+    square = fft_plan.square(2 * n - 1, words, threads) if len(cut) == 2 else None
+    held = _chunk(axis, square, axis.lines, 1, 1, 3, limits) if square is not None else 0
+    if held:
+        assert square is not None
+        cut, m = (square.n, square.n), square.n**2
     chirp = b.table(fft_plan.chirp(n))
     spectrum = fft_plan.chirp_spectrum(n, m)
     into, out = _flags(axis)
@@ -424,6 +433,17 @@ def _bluestein(b: Builder, source: Buffer, target: Buffer, axis: Axis, limits: L
         one.add(b, source, target, limits)
         return
     rows, columns = cut
+    # Filter and back again while the rows are there, so that neither transform needs its result in order.
+    filtered = b.table(_pairs(np.ascontiguousarray(spectrum.reshape(columns, rows).T)))
+    if held:
+        assert square is not None
+        table = np.concatenate([_between(square, square.radices[i], rows, m) for i in (-1, 0)])
+        Pass(
+            square, axis.lines * rows, (1, 1), (rows, 1, many), (0, 0, x.pitch, 0), (0, 0, y.pitch, 0), (1, 1),
+            (1, rows), (1, rows), (1, rows), AT_STORE, flags=into | FACTOR_IN | out, shader="fft_fused_convolve",
+            tables={3: b.table(table), 4: chirp, 5: filtered}, held=held, **ends, **finish,
+        ).add(b, source, target, limits)  # fmt: skip
+        return
     scratch = b.scratch(8 * m * axis.lines)
     one = Pass(
         parts[0], axis.lines * columns, (1, 1), (inner, columns, many), (1, 0, x.pitch, 0), (1, 0, m * inner, 0),
@@ -431,12 +451,10 @@ def _bluestein(b: Builder, source: Buffer, target: Buffer, axis: Axis, limits: L
         tables={4: chirp}, **ends,
     )  # fmt: skip
     _with_twiddle(one, b, m, AT_STORE).add(b, source, scratch, limits)
-    # Filter and back again while the rows are there, so that neither transform needs its result in order.
-    by_row = np.ascontiguousarray(spectrum.reshape(columns, rows).T)
     middle = Pass(
         parts[1], axis.lines * rows, (int(inner > 1),) * 2, (inner, many * rows, 1), (1, columns * inner, 0, 0),
         (1, columns * inner, 0, 0), (inner, inner), between=(inner, rows), valid=columns, length=columns,
-        kept=columns, shader="fft_convolve", tables={5: b.table(_pairs(by_row))},
+        kept=columns, shader="fft_convolve", tables={5: filtered},
     )  # fmt: skip
     middle.add(b, scratch, scratch, limits)
     last = Pass(

@@ -100,7 +100,7 @@ def test_how_many_rounds():
     assert fft_plan.rounds(odd, 4 * 4050, WORDS) is None  # a half of 15 is no whole number of points
 
 
-# Two passes in one dispatch. Groups wait for one another, which a software driver gives up after so many loops that a
+# Passes in one dispatch. Groups wait for one another, which a software driver gives up after so many loops that a
 # thread held up for a while is enough: there, they run in one thread, in the order of their tickets.
 
 FUSED = """
@@ -109,8 +109,8 @@ sys.path.insert(0, {folder!r})
 from test_fft import *
 patch = pytest.MonkeyPatch()
 x = values({batch}, {n})
-settings = dict(FUSE=True, FUSE_FROM=0, FUSE_CHUNK=1 << 16, FUSE_LEAD=1, FUSE_SLOTS=2, SOFTWARE_TOO=True)
-with planned(patch, {{ {n}: {passes} }}, **settings):
+settings = dict(FUSE=True, FUSE_FROM=0, FUSE_CHUNK=1 << 16, FUSE_LEAD=1, FUSE_SLOTS=3, SOFTWARE_TOO=True)
+with planned(patch, {{ {n}: {passes} }} if {passes} else {{}}, **settings):
     for result in transformed(x, {shaders}, {forward}, runs=2):
         exact = np.fft.fft(x) if {forward} else np.fft.ifft(x) * {n}
         assert error(result, exact) < BOUND, error(result, exact)
@@ -124,9 +124,11 @@ with planned(patch, {{ {n}: {passes} }}, **settings):
         (1 << 14, 6, (128, 128), ["fft_fused_2"], False),
         (1 << 18, 2, (64, 64, 64), ["fft_few_2", "fft_fused_2"], True),
         (512 * 512, 4, (512, 512), ["fft_fused_3"], True),
+        (10007, 6, (), ["fft_fused_convolve_3"], True),
+        (40009, 8, (), ["fft_fused_convolve_3"], False),
     ],
 )
-def test_two_passes_in_one_dispatch(n, batch, passes, shaders, forward):
+def test_passes_in_one_dispatch(n, batch, passes, shaders, forward):
     code = FUSED.format(
         folder=os.path.dirname(__file__), n=n, batch=batch, passes=passes, shaders=shaders, forward=forward
     )
