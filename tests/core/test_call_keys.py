@@ -40,6 +40,41 @@ def test_a_repeated_call_asks_no_router_and_is_right(name, kind, monkeypatch):
     assert np.allclose(np.asarray(found), exact(name, second), rtol=1e-12)
 
 
+@pytest.mark.parametrize("kind", [torch.from_numpy, lambda x: x], ids=["torch", "numpy"])
+def test_numbers_beside_arrays_may_change_from_call_to_call(kind, monkeypatch):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(5)
+
+    def call(s, n, t):
+        return np.asarray(ac.evaluate("s*x + n - t/x", s=s, x=kind(x), n=n, t=t))
+
+    for _ in range(3):
+        call(2.0, 3, 0.5)
+    monkeypatch.setattr(dispatcher, "request", None)
+    for s, t in ((2.0, 0.5), (-0.0, 7.0), (1e300, np.pi)):
+        assert np.allclose(call(s, 3, t), s * x + 3 - t / x, rtol=1e-14)
+    with pytest.raises(TypeError, match="NoneType"):  # whole numbers are part of the expression
+        call(2.0, 4, 0.5)
+    monkeypatch.undo()
+    for s, n, t in (
+        (2.0, 4, 0.5),
+        (2, 3, 0.5),
+        (2.0, True, 0.5),
+        (1j, 3, 0.5),
+        (np.float64(2), 3, 0.5),
+        (2.0, 3.0, 0.5),
+    ):
+        for _ in range(2):
+            assert np.allclose(call(s, n, t), s * x + n - t / x, rtol=1e-14)
+
+
+def test_numbers_alone_are_an_array_of_no_axes():
+    for _ in range(3):
+        assert ac.add(2.0, 3.0) == 5
+        assert ac.add(2, 3) == 5
+        assert ac.add(2.0, 4.0) == 6
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_what_differs_is_looked_at_again(name):
     x = torch.randn(6, 4, dtype=torch.float64)

@@ -38,6 +38,8 @@ from ..expression import (
 from ..program import ACCEPTED, program
 from .elementwise_rule import FAMILY, VMAP, VmapParams
 
+_NUMBERS = frozenset((bool, int, float, complex))
+
 
 def _is_number(value: Any) -> bool:
     """Tell whether a value is a Python number, which adapts to the arrays' dtype (NumPy's scalars do not)."""
@@ -88,16 +90,33 @@ def _bound(root: Node, leaves: tuple[Any, ...]) -> tuple[Node, tuple[int, ...]]:
     return replaced(root, leaf), order
 
 
+def _known(value: Any) -> tuple[Any, ...] | None:
+    """Return what of an operand decides how a call is run: of a number that stays in the expression also its value."""
+    kind = type(value)
+    if kind is float or kind is complex:
+        return (kind,)
+    return (kind, value) if kind is int or kind is bool else call_key(value)
+
+
+def _as_bound(values: Sequence[Any]) -> Sequence[Any]:
+    """Return operands as ``_bound`` orders them: arrays, then the numbers that are given at the call."""
+    kinds = [type(value) for value in values]
+    if _NUMBERS.isdisjoint(kinds):
+        return values
+    arrays = [value for value, kind in zip(values, kinds) if kind not in _NUMBERS]
+    return arrays + [np.asarray(value) for value, kind in zip(values, kinds) if kind is float or kind is complex]
+
+
 def compute_call(root: Node, values: Sequence[Any], names: Sequence[str], tol: float | None) -> Any:
     """Check operands, and run an expression of them; a call seen before goes straight to its plan."""
     key: tuple[Any, ...] | None = None
-    known = tuple([call_key(value) for value in values])
-    if None not in known:
+    known = tuple([_known(value) for value in values])
+    if None not in known and not _NUMBERS.issuperset(map(type, values)):
         key = (root, known, tol, type(tol), _settings.current())
         call = dispatcher.fast.get(key)
         if call is not None:
             try:
-                return call(*values)
+                return call(*_as_bound(values))
             except (MemoryError, DeviceError):
                 pass  # the whole path hands over to the next candidate
     tol = None if tol is None else _settings.check_tol("tol", tol)
@@ -109,7 +128,7 @@ def compute_call(root: Node, values: Sequence[Any], names: Sequence[str], tol: f
     arrays = tuple(operands[i] if leaves[i] is None else np.asarray(operands[i]) for i in order)
     _check(bound, arrays, [names[i] for i in order])
     result = dispatcher.run(FAMILY, bound, *arrays, tol=tol)
-    if key is not None and all(array is value for array, value in zip(arrays, values)):
+    if key is not None and all(a is b or _is_number(b) for a, b in zip(operands, values)):
         dispatcher.bind(key, FAMILY, bound, arrays, tol)
     return result
 
