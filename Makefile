@@ -9,7 +9,7 @@ BUILD_KP := adaptive_compute/backends/vulkan/build-kp.sh
 # A test at a time on each core; -n 0 runs them in one process, which is easier to debug.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: venv vulkan profile test test-slow tiny shaders lint types layers check bench clean test-cuda
+.PHONY: venv vulkan profile test test-slow tiny shaders lint types layers check bench clean test-cuda test-vulkan-validation
 
 venv: $(STAMP)
 
@@ -32,6 +32,11 @@ test: venv
 # The long sweeps that `make test` leaves out.
 test-slow: venv
 	$(PYTEST) -m slow
+
+# The Vulkan tests under Khronos's validation layer, which this installs where it is missing (Debian, root).
+test-vulkan-validation: vulkan
+	dpkg-query -W vulkan-validationlayers 2>/dev/null || apt-get install -q -y --no-install-recommends vulkan-validationlayers
+	$(BIN)/python -m pytest tests/backends/vulkan/test_validation.py
 
 # On a machine with an NVIDIA GPU, where torch with CUDA (and CuPy, Triton, cuFINUFFT) is installed already: checks every
 # CUDA kernel and measures it against the libraries beneath. PYTHON names that installation's interpreter.
