@@ -130,6 +130,10 @@ class Backend:
         """Return the bytes of memory that the device has, or None where that cannot be told."""
         return None
 
+    def software(self, device: str) -> bool:
+        """Tell whether a device is the processor itself, behind another interface: it is measured last and least."""
+        return False
+
     def tune(self, device: str, operations: Collection[str], budget: float) -> dict[str, Any]:
         """Search for the best values of what can be chosen for operations on a device, by measuring.
 

@@ -61,6 +61,9 @@ def command(
         note(f"wrong: {operation}/{kernel} on {device}: {reason}; it will not be used")
     if profile.facts.get("left_out"):
         note(f"{profile.facts['left_out']} points were left out for want of time; a larger --budget measures them")
+    for device in profile.facts.get("skipped") or ():
+        name = dispatcher.registry.backend_of(device).name
+        note(f"{device} was not measured: it is a software driver; `adaptive profile --backend {name}` measures it")
     note(f"measured in {profile.facts['seconds']} s, saved to {path}")
 
 

@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import permutations
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,7 +22,7 @@ from .operations import operations as all_operations
 from .profile import Link, Profile, Section
 from .registry import Registry
 from .router import Router
-from .timing import time_in_turn, typical
+from .timing import PAUSE, time_in_turn, typical
 
 if TYPE_CHECKING:
     from ..backends.base import Backend, Kernel
@@ -31,7 +31,10 @@ FULL_SECONDS, QUICK_SECONDS = 57.0, 10.0
 # What every device but the host adds to that, as a part of it. Each device spends its own part only, so that a slow one
 # does not take the time of another.
 ADDED = 0.35
-TUNING_SHARE = 0.1  # part of the time that each device may take to find its settings, on top of it
+# A software driver computes on the processor, where the CPU's own kernels do it better: it gets little time, and none
+# in a quick run, unless its backend is asked for by name.
+ADDED_SOFTWARE = 0.1
+TUNING_SHARE = 0.3  # of a device's time, for finding its settings, on top of it
 # A kernel that takes so many seconds for one run is timed by that run, and not asked for more work than that again.
 SLOW = 0.5
 # Part of the time that may go into checking results again. What a class has not shown yet is checked always.
@@ -42,7 +45,7 @@ DECADE = math.log2(10)
 LARGEST_SHARE = 0.1  # seconds for the samples of one kernel at one point
 # References use NumPy's matrix products, whose threads go on spinning for some 25 ms and would slow down what is timed
 # next; so several points are checked together, and timed together after that.
-TOGETHER, SETTLE = 16, 0.03
+TOGETHER, SETTLE, TURNS = 16, 0.03, 2
 FAILURES = (AdaptiveError, RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, OSError)
 
 
@@ -87,7 +90,7 @@ def measure(
     operations, backends : collection of str, optional
         Names to limit the run to; default all.
     quick : bool
-        Fewer sizes and samples.
+        Fewer sizes and samples, and no device that is a software driver, unless ``backends`` names its backend.
     budget : float, optional
         Seconds to stay within, approximately; a slow machine gets fewer samples a point, and past one and a half
         budgets the remaining points are left out and listed in ``facts["left_out"]``.
@@ -102,15 +105,17 @@ def measure(
     known = all_operations()
     chosen = _named(known, operations, "op")
     names = _named(registry.backends(), backends, "backend")
-    devices = [d for d in registry.devices() if registry.backend_of(d).name in names]
     start = time.perf_counter()
+    seconds = budget or (QUICK_SECONDS if quick else FULL_SECONDS)
+    wanted = [d for d in registry.devices() if registry.backend_of(d).name in names]
+    budgets = {d: seconds * _part(registry, d, quick, backends is not None) for d in wanted}
+    devices = [d for d in wanted if budgets[d]]
     profile = Profile({d: Section(dict(registry.backend_of(d).validators(d))) for d in devices})
     broken: dict[str, str] = {}
-    seconds = budget or (QUICK_SECONDS if quick else FULL_SECONDS)
     for device in devices:
         backend, section, what = registry.backend_of(device), profile.sections[device], "its tuning"
         try:
-            section.tuning = backend.tune(device, chosen, TUNING_SHARE * seconds)
+            section.tuning = backend.tune(device, chosen, TUNING_SHARE * budgets[device])
             backend.apply(device, section.tuning)
             what = "its link"
             if device != "cpu":
@@ -126,7 +131,7 @@ def measure(
             except (*FAILURES, MemoryError) as error:
                 broken[target] = f"{type(error).__name__} on its link from {source}: {error}"
     profile.views = _views(registry, chosen)
-    run = _Run(registry, profile, seconds)
+    run = _Run(registry, profile, budgets)
     groups = []
     for name in chosen:
         requests = list(known[name].samples(quick))
@@ -146,9 +151,19 @@ def measure(
         "seconds": round(time.perf_counter() - start, 1),
         "quick": quick,
         "left_out": run.left_out,
+        "skipped": [d for d in wanted if not budgets[d]],
         "broken": broken,
     }
     return profile
+
+
+def _part(registry: Registry, device: str, quick: bool, named: bool) -> float:
+    """Return the part of the time that a device gets; ``named`` where the caller said which backends."""
+    if device == "cpu":
+        return 1.0
+    if named or not registry.backend_of(device).software(device):
+        return ADDED
+    return 0.0 if quick else ADDED_SOFTWARE
 
 
 def _named(known: Collection[str], asked: Collection[str] | None, what: str) -> list[str]:
@@ -179,6 +194,7 @@ class Runner:
         self.sets = [self._native(arrays), self._native(copies)]
         self.turn = 0
         self.first = 0.0  # seconds of the first run
+        self.used = 0.0  # seconds of all timed and warming runs
         self.error: float | None = None
 
     def _native(self, arrays: Sequence[Any]) -> list[Any]:
@@ -209,7 +225,9 @@ class Runner:
             self.backend.synchronize(self.kernel.device)
         except (*FAILURES, MemoryError) as error:
             raise _FailedError(self) from error
-        return (time.perf_counter() - start) / repeats
+        elapsed = time.perf_counter() - start
+        self.used += elapsed
+        return elapsed / repeats
 
 
 def relocated(request: Request, kernel: Kernel) -> Request:
@@ -227,10 +245,10 @@ def _copy(array: Any) -> Any:
 class _Run:
     """One measurement of the machine: what it may spend on each device, has spent, and has found."""
 
-    def __init__(self, registry: Registry, profile: Profile, budget: float) -> None:
+    def __init__(self, registry: Registry, profile: Profile, budgets: Mapping[str, float]) -> None:
         self.registry, self.profile = registry, profile
         self.rng = np.random.default_rng(0)
-        self.budgets = {device: budget * (1.0 if device == "cpu" else ADDED) for device in profile.sections}
+        self.budgets = {device: budgets[device] for device in profile.sections}
         self.spent = dict.fromkeys(self.budgets, 0.0)
         self.checking = dict.fromkeys(self.budgets, 0.0)
         self.seen: set[tuple[Kernel, str, int]] = set()
@@ -331,7 +349,9 @@ class _Run:
             share = max(self.budgets[device] - self.spent[device], 0.0) / max(left, 1) / on[device]
             shares.append([min(share, LARGEST_SHARE)] * len(lane))
         timed = [[runner for runner in lane if runner.first <= SLOW] for lane in lanes.values()]
-        samples = time_in_turn(timed, shares, turns=2)
+        samples = time_in_turn(timed, shares, turns=TURNS)
+        for kernel in lanes:
+            self.spent[kernel.device] += PAUSE * TURNS
         for lane, quick, times in zip(lanes.values(), timed, samples):
             for runner, own in zip(quick, times):
                 self._keep(operation, runner, own)
@@ -346,7 +366,7 @@ class _Run:
         point = Measurement(features.at, *typical(times), error)
         classes = self.profile.sections[kernel.device].kernels.setdefault(operation.name, {})
         classes.setdefault(kernel.name, {}).setdefault(features.name, []).append(point)
-        self.spent[kernel.device] += sum(times)
+        self.spent[kernel.device] += runner.used
         runner.plan.close()
 
 

@@ -133,7 +133,7 @@ def test_regret_takes_operands_from_each_device_in_turn(few):
     here = SimFFT("here", "sim:0")
     with installed(SimBackend(here, SimFFT("there", "sim:0"), devices=("sim:0",))):
         dispatcher.use_profile(measured())
-        outcomes = regret(dispatcher, count=6, operations=["fft"]).outcomes
+        outcomes = regret(dispatcher, count=24, operations=["fft"], homes=["cpu", "sim:0"]).outcomes
         homes = [outcome.home for outcome in outcomes]
         for outcome in outcomes:
             if outcome.home == "sim:0":
@@ -178,3 +178,16 @@ def test_a_device_whose_link_fails_is_left_out_and_named(few):
     assert "sim:0" not in profile.sections
     assert "no answer" in profile.facts["broken"]["sim:0"]
     assert profile.sections["cpu"].kernels["fft"]
+
+
+def test_a_software_device_gets_little_time_and_in_a_quick_run_none_unless_it_is_named(few):
+    backend = SimBackend(SimFFT())
+    backend.software = lambda device: True  # type: ignore[method-assign]
+    with installed(backend):
+        quick, named = measured(), measured(backends=["sim"])
+        full = m.measure(registry, operations=["fft"], backends=None, budget=2.0)
+    assert "sim:0" in quick.facts["skipped"]
+    assert "sim:0" not in quick.sections
+    assert "simfft" in named.sections["sim:0"].kernels["fft"]
+    assert "simfft" in full.sections["sim:0"].kernels["fft"]
+    assert named.facts["skipped"] == full.facts["skipped"] == []

@@ -73,6 +73,9 @@ class VulkanBackend(Backend):
     def memory(self, device: str) -> int | None:
         return devices()[int(device.partition(":")[2])].memory
 
+    def software(self, device: str) -> bool:
+        return devices()[int(device.partition(":")[2])].software
+
     def tune(self, device: str, operations: Collection[str], budget: float) -> dict[str, Any]:
         kernels = [k for room in _rooms() for k in room.kernels(device) if k.operation in operations]
         return _tuning.search(device, kernels, _tuning.tunables(_rooms()), budget)

@@ -137,13 +137,19 @@ class NUFFT(Operation):
             digits = between(eps, 0.0, math.log2(-math.log10(PROFILED_EPS[real][-1])))
             size = round(between(points, 3.0, largest))
             yield sample(nufft_type, dim, real, 10.0**-digits, many, size, round(between(modes, 2.0, largest - 0.5)))
+        # How threads pay off where there is much to do, which smaller transforms do not tell.
+        for points, modes, eps, kind in scattered(0 if quick else 24, 4):
+            nufft_type, dim, real = pick(kind, kinds)
+            digits = between(eps, 0.0, math.log2(-math.log10(PROFILED_EPS[real][-1])))
+            size = round(between(points, 15.0, 19.5))
+            yield sample(nufft_type, dim, real, 10.0**-digits, 1, size, round(between(modes, 12.0, 19.5)))
 
     def held_out(self, rng: np.random.Generator) -> Request:
         nufft_type, dim = int(rng.integers(1, 4)), int(rng.integers(1, 4))
         real = str(rng.choice(["float32", "float64"]))
         eps = 10.0 ** rng.uniform(-6 if real == "float32" else -12, -1)
         n_trans = int(rng.choice([1, 1, 1, 2, 5, 12]))
-        points, modes = 2.0 ** rng.uniform(4, 15), 2.0 ** rng.uniform(3, 14)
+        points, modes = 2.0 ** rng.uniform(4, 17), 2.0 ** rng.uniform(3, 16)
         return sample(nufft_type, dim, real, eps, n_trans, int(points), int(modes))
 
     def describe(self, request: Request) -> str:
