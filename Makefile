@@ -9,7 +9,7 @@ BUILD_KP := adaptive_compute/backends/vulkan/build-kp.sh
 # A test at a time on each core; -n 0 runs them in one process, which is easier to debug.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: venv vulkan profile test test-slow tiny shaders lint types layers check bench clean test-cuda test-vulkan-validation
+.PHONY: venv vulkan profile test test-slow tiny shaders lint types layers check bench clean test-cuda test-vulkan-validation validation-layer test-vulkan-strict
 
 venv: $(STAMP)
 
@@ -33,10 +33,18 @@ test: venv
 test-slow: venv
 	$(PYTEST) -m slow
 
-# The Vulkan tests under Khronos's validation layer, which this installs where it is missing (Debian, root).
-test-vulkan-validation: vulkan
-	dpkg-query -W vulkan-validationlayers 2>/dev/null || apt-get install -q -y --no-install-recommends vulkan-validationlayers
+# The Vulkan tests under Khronos's validation layer.
+test-vulkan-validation: vulkan validation-layer
 	$(BIN)/python -m pytest tests/backends/vulkan/test_validation.py
+
+# Khronos's validation layer, from Debian's packages; one of the long sweeps uses it.
+validation-layer:
+	@dpkg-query -W vulkan-validationlayers 2>/dev/null || \
+		apt-get install -q -y --no-install-recommends vulkan-validationlayers
+
+# Conformance on Vulkan with dependent steps submitted one by one, which is Vulkan's letter.
+test-vulkan-strict: vulkan
+	$(PYTEST) -m 'not slow' tests/conformance --backend vulkan --strict-order
 
 # On a machine with an NVIDIA GPU, where torch with CUDA (and CuPy, Triton, cuFINUFFT) is installed already: checks every
 # CUDA kernel and measures it against the libraries beneath. PYTHON names that installation's interpreter.
