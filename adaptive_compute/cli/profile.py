@@ -13,8 +13,9 @@ import typer
 from .output import AsJson, note, print_json, print_table
 
 if TYPE_CHECKING:
-    from ..core.measure import Progress, Row
+    from ..core.measure import Progress
     from ..core.profile import Profile
+    from .rows import Row
 
 
 def command(
@@ -39,8 +40,9 @@ def command(
     """
     from ..core.dispatcher import dispatcher
     from ..core.errors import ArgumentError
-    from ..core.measure import measure, rows
+    from ..core.measure import measure
     from ..core.profile import profile_path
+    from .rows import rows
 
     if budget is not None and not budget > 0:
         raise ArgumentError(f"--budget must be a positive number of seconds, got {budget:g}")

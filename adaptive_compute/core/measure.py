@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,19 +12,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from . import settings as _settings
 from .array import Operand, describe, kind_named
 from .curve import Measurement
 from .errors import AdaptiveError, ArgumentError
+from .links import links, peer, views
 from .operation import Operation, Request
 from .operations import operations as all_operations
-from .profile import Link, Profile, Section
+from .profile import Profile, Section
 from .registry import Registry
-from .router import Router
 from .timing import PAUSE, time_in_turn, typical
 
 if TYPE_CHECKING:
-    from ..backends.base import Backend, Kernel
+    from ..backends.base import Kernel
 
 FULL_SECONDS, QUICK_SECONDS = 57.0, 10.0
 # What every device but the host adds to that, as a part of it. Each device spends its own part only, so that a slow one
@@ -55,21 +53,6 @@ class Progress(NamedTuple):
     done: int
     total: int
     what: str
-
-
-class Row(NamedTuple):
-    """One line of the profile's table."""
-
-    operation: str
-    request: str
-    kernel: str
-    device: str
-    seconds: float
-    rate: float
-    unit: str
-    runner_up: str | None
-    runner_up_ratio: float | None
-    error: float | None
 
 
 def measure(
@@ -119,7 +102,7 @@ def measure(
             backend.apply(device, section.tuning)
             what = "its link"
             if device != "cpu":
-                section.up, section.down = _links(backend, device)
+                section.up, section.down = links(backend, device)
         except (*FAILURES, MemoryError) as error:
             broken[device] = f"{type(error).__name__} on {what}: {error}"
             del profile.sections[device]
@@ -127,10 +110,10 @@ def measure(
         backend = registry.backend_of(target)
         if target != "cpu" and backend is registry.backend_of(source):
             try:
-                profile.sections[target].peers[source] = _peer(backend, source, target)
+                profile.sections[target].peers[source] = peer(backend, source, target)
             except (*FAILURES, MemoryError) as error:
                 broken[target] = f"{type(error).__name__} on its link from {source}: {error}"
-    profile.views = _views(registry, chosen)
+    profile.views = views(registry, chosen)
     run = _Run(registry, profile, budgets)
     groups = []
     for name in chosen:
@@ -375,119 +358,3 @@ def _reject(profile: Profile, operation: Operation, kernel: Kernel, reason: str)
     section = profile.sections[kernel.device]
     section.rejected.setdefault(operation.name, {})[kernel.name] = reason
     section.kernels.get(operation.name, {}).pop(kernel.name, None)
-
-
-LINK_SIZES = (1 << 12, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 25)
-
-
-def _links(backend: Backend, device: str) -> tuple[Link, Link]:
-    """Measure the link to a device, both directions."""
-    times: dict[bool, dict[int, float]] = {True: {}, False: {}}
-    for nbytes in LINK_SIZES:
-        host = np.ones(nbytes // 4, np.float32)
-        up, down = [], []
-        for _ in range(6):
-            start = time.perf_counter()
-            array = backend.upload(host, device)
-            backend.synchronize(device)
-            middle_of = time.perf_counter()
-            backend.download(array)
-            up.append(middle_of - start)
-            down.append(time.perf_counter() - middle_of)
-        times[True][nbytes], times[False][nbytes] = statistics.median(up[1:]), statistics.median(down[1:])
-    return _fit_link(times[True]), _fit_link(times[False])
-
-
-def _peer(backend: Backend, source: str, target: str) -> Link:
-    """Measure the link from one device of a backend to another."""
-    times: dict[int, float] = {}
-    for nbytes in LINK_SIZES:
-        array = backend.upload(np.ones(nbytes // 4, np.float32), source)
-        samples = []
-        for _ in range(6):
-            backend.synchronize(source)
-            start = time.perf_counter()
-            backend.across(array, target)
-            backend.synchronize(target)
-            samples.append(time.perf_counter() - start)
-        times[nbytes] = statistics.median(samples[1:])
-    return _fit_link(times)
-
-
-def _fit_link(times: dict[int, float]) -> Link:
-    """Return a link that predicts what was measured: bandwidth from the largest sizes, latency from the smallest."""
-    smallest, *_, second, largest = sorted(times)
-    bandwidth = (largest - second) / max(times[largest] - times[second], 1e-12)
-    points = tuple((nbytes, max(times[nbytes], 1e-9)) for nbytes in sorted(times))
-    return Link(max(times[smallest] - smallest / bandwidth, 0.0), bandwidth, points)
-
-
-def _views(registry: Registry, chosen: Collection[str]) -> dict[str, float]:
-    """Measure what viewing a host array as another kind costs; this also loads the libraries of those kinds."""
-    views: dict[str, float] = {}
-    base = np.ones(4)
-    for name in {k.native for operation in chosen for k in registry.kernels(operation) if k.device == "cpu"}:
-        if name == "numpy":
-            continue
-        kind = kind_named(name)
-        try:
-            other = kind.from_numpy(base)
-        except ImportError:
-            continue  # its kernels say so themselves when they are asked whether they support a request
-        for label, function, value in (
-            (f"numpy->{name}", kind.from_numpy, base), (f"{name}->numpy", kind.to_numpy, other),
-        ):  # fmt: skip
-            samples = []
-            for _ in range(7):
-                start = time.perf_counter()
-                for _ in range(200):
-                    function(value)
-                samples.append((time.perf_counter() - start) / 200)
-            views[label] = statistics.median(samples)
-    return views
-
-
-def rows(profile: Profile, registry: Registry, limit: int = 8) -> list[Row]:
-    """Return the lines of the profile's table: per operation the largest measured size of some parameter classes."""
-    router = Router(registry, profile)
-    state = _settings.Settings(threads=_settings.current().threads)  # what is fastest, whatever is asked for now
-    lines: list[Row] = []
-    for name, operation in all_operations().items():
-        largest: dict[str, Request] = {}
-        measured = {
-            cls
-            for section in profile.sections.values()
-            for classes in section.kernels.get(name, {}).values()
-            for cls in classes
-        }
-        for request in operation.samples(quick=True):
-            features = operation.features(request)
-            if not measured:
-                break
-            if features.name not in largest or request.first.size > largest[features.name].first.size:
-                largest[features.name] = request
-        picked = list(largest.values())
-        picked = picked[:: max(1, math.ceil(len(picked) / limit))]
-        for request in picked:
-            try:
-                lines.append(_row(router, request, state))
-            except (AdaptiveError, TypeError):
-                continue
-    return lines
-
-
-def _row(router: Router, request: Request, state: _settings.Settings) -> Row:
-    decision = router.decide(request, state)
-    seconds = decision.chosen.total_s
-    if seconds is None:
-        raise AdaptiveError("not measured")
-    others = [c for c in decision.candidates if c is not decision.chosen and c.total_s is not None]
-    second = others[0] if others else None
-    work = request.operation.work(request)
-    unit = "GFLOP/s" if work.flops > 8 * work.bytes else "GB/s"
-    amount = work.flops if unit == "GFLOP/s" else work.bytes
-    return Row(
-        request.operation.name, request.operation.describe(request), decision.chosen.name, decision.chosen.device,
-        seconds, amount / max(seconds, 1e-12) / 1e9, unit, second.name if second else None,
-        second.total_s / max(seconds, 1e-12) if second and second.total_s else None, decision.chosen.error,
-    )  # fmt: skip

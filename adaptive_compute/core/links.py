@@ -1,0 +1,86 @@
+"""Measure what moving and viewing operands costs: links between devices, and views of one array kind as another."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .array import kind_named
+from .profile import Link
+from .registry import Registry
+
+if TYPE_CHECKING:
+    from ..backends.base import Backend
+
+LINK_SIZES = (1 << 12, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 25)
+
+
+def links(backend: Backend, device: str) -> tuple[Link, Link]:
+    """Measure the link to a device, both directions."""
+    times: dict[bool, dict[int, float]] = {True: {}, False: {}}
+    for nbytes in LINK_SIZES:
+        host = np.ones(nbytes // 4, np.float32)
+        up, down = [], []
+        for _ in range(6):
+            start = time.perf_counter()
+            array = backend.upload(host, device)
+            backend.synchronize(device)
+            middle_of = time.perf_counter()
+            backend.download(array)
+            up.append(middle_of - start)
+            down.append(time.perf_counter() - middle_of)
+        times[True][nbytes], times[False][nbytes] = statistics.median(up[1:]), statistics.median(down[1:])
+    return _fit_link(times[True]), _fit_link(times[False])
+
+
+def peer(backend: Backend, source: str, target: str) -> Link:
+    """Measure the link from one device of a backend to another."""
+    times: dict[int, float] = {}
+    for nbytes in LINK_SIZES:
+        array = backend.upload(np.ones(nbytes // 4, np.float32), source)
+        samples = []
+        for _ in range(6):
+            backend.synchronize(source)
+            start = time.perf_counter()
+            backend.across(array, target)
+            backend.synchronize(target)
+            samples.append(time.perf_counter() - start)
+        times[nbytes] = statistics.median(samples[1:])
+    return _fit_link(times)
+
+
+def _fit_link(times: dict[int, float]) -> Link:
+    """Return a link that predicts what was measured: bandwidth from the largest sizes, latency from the smallest."""
+    smallest, *_, second, largest = sorted(times)
+    bandwidth = (largest - second) / max(times[largest] - times[second], 1e-12)
+    points = tuple((nbytes, max(times[nbytes], 1e-9)) for nbytes in sorted(times))
+    return Link(max(times[smallest] - smallest / bandwidth, 0.0), bandwidth, points)
+
+
+def views(registry: Registry, chosen: Collection[str]) -> dict[str, float]:
+    """Measure what viewing a host array as another kind costs; this also loads the libraries of those kinds."""
+    found: dict[str, float] = {}
+    base = np.ones(4)
+    for name in {k.native for operation in chosen for k in registry.kernels(operation) if k.device == "cpu"}:
+        if name == "numpy":
+            continue
+        kind = kind_named(name)
+        try:
+            other = kind.from_numpy(base)
+        except ImportError:
+            continue  # its kernels say so themselves when they are asked whether they support a request
+        for label, function, value in (
+            (f"numpy->{name}", kind.from_numpy, base), (f"{name}->numpy", kind.to_numpy, other),
+        ):  # fmt: skip
+            samples = []
+            for _ in range(7):
+                start = time.perf_counter()
+                for _ in range(200):
+                    function(value)
+                samples.append((time.perf_counter() - start) / 200)
+            found[label] = statistics.median(samples)
+    return found
