@@ -18,7 +18,7 @@ import os
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import pairwise
@@ -76,6 +76,11 @@ class Memory:
         self.tensor, self.capacity, self.staging = tensor, capacity, staging
         self.users: set[Any] = set()  # keys of the bindings that were recorded on it
 
+    @property
+    def recorded(self) -> bool:
+        """True where a program was recorded on it, and not only a transfer."""
+        return any(key[0] not in ("up", "down") for key in self.users)
+
 
 class _Binding:
     """A program recorded for given memory: what must be alive, and the sequences to evaluate in order."""
@@ -130,9 +135,12 @@ class Runtime:
         self._lock = threading.RLock()
         self._lost: str | None = None
         self._disowned = False
+        self._building = False  # scratch memory and tables are in use by what is being recorded
         self._free: dict[tuple[bool, int], list[Memory]] = {}
         self._free_bytes = 0
-        self.budget = max(self.limits.memory // 4, 1 << 28)  # bytes of free memory that the pool may keep
+        # Bytes of free memory that the pool may keep; a software device's memory is the host's, and others need it too.
+        self.budget = max(self.limits.memory // (16 if self.limits.software else 4), 1 << 28)
+        self.table_budget = TABLE_BYTES
         self._returned: deque[Memory] = deque()  # given back by whoever collected an array, in any thread
         self._scratch: dict[int, list[Memory]] = {}
         self._tables: OrderedDict[bytes, Memory] = OrderedDict()
@@ -302,16 +310,11 @@ class Runtime:
         for buffer in (*program.operands, *program.results, *program.scratch, *program.states):
             if buffer.nbytes > self.largest:
                 raise TooLargeError(self.too_large(buffer.nbytes))
-        places: dict[Buffer, Memory] = dict(zip((*program.operands, *program.results), memory))
-        places.update(self._scratch_for(program))
-        for index, (key, values) in enumerate(zip(program.table_keys, program.tables)):
-            places[Buffer("table", index, values.nbytes)] = self._table(key, values)
-        for buffer in program.states:
-            assert state is not None, "a program with states needs the plan's State"
-            held = state.memory.get(buffer.index)
-            if held is None:
-                held = state.memory[buffer.index] = self.take(buffer.nbytes, staged=False)
-            places[buffer] = held
+        self._building = True
+        try:
+            places = self._places(program, memory, state)
+        finally:
+            self._building = False
         empty = np.zeros(0, np.uint32)
         made = []
         with self._translated("building a pipeline"):
@@ -320,6 +323,20 @@ class Runtime:
                 constants = np.array(step.constants, np.uint32)
                 made.append(self._manager.algorithm(tensors, spirv(step.shader), step.groups, constants, empty))
         return made, list(places.values())
+
+    def _places(self, program: Program, memory: list[Memory], state: State | None) -> dict[Buffer, Memory]:
+        """Return the memory of every buffer of a program."""
+        places: dict[Buffer, Memory] = dict(zip((*program.operands, *program.results), memory))
+        places.update(self._scratch_for(program))
+        for index, (key, values) in enumerate(zip(program.table_keys, program.tables)):
+            places[Buffer("table", index, values.nbytes)] = self._table(key, values, program.table_keys)
+        for buffer in program.states:
+            assert state is not None, "a program with states needs the plan's State"
+            held = state.memory.get(buffer.index)
+            if held is None:
+                held = state.memory[buffer.index] = self.take(buffer.nbytes, staged=False)
+            places[buffer] = held
+        return places
 
     def _keep(self, key: Any, binding: _Binding) -> _Binding:
         self._bindings[key] = binding
@@ -413,7 +430,10 @@ class Runtime:
             except DeviceOutOfMemory:
                 if attempt:
                     raise
-                self._empty_pool()
+                if self._building:
+                    self._empty_pool()
+                else:
+                    self.trim()
         self.counts.allocated += 1
         return Memory(tensor, capacity, tensor.data().view(np.uint8) if staged else None)
 
@@ -450,16 +470,17 @@ class Runtime:
             places[buffer] = held[number]
         return places
 
-    def _table(self, key: bytes, values: np.ndarray) -> Memory:
+    def _table(self, key: bytes, values: np.ndarray, needed: Collection[bytes]) -> Memory:
+        """Return the memory of a constant table; others, not ``needed``, are dropped where there are too many."""
         memory = self._tables.get(key)
         if memory is None:
             memory = self._tables[key] = self.upload(values)
             total = sum(m.capacity for m in self._tables.values())
             for old in list(self._tables):
-                if total <= TABLE_BYTES or old == key:
+                if total <= self.table_budget:
                     break
-                total -= self._tables[old].capacity
-                if not self._tables[old].users:
+                if old not in needed and not self._tables[old].recorded:
+                    total -= self._tables[old].capacity
                     self._give(self._tables.pop(old))
         self._tables.move_to_end(key)
         return memory

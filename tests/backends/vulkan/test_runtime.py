@@ -181,6 +181,35 @@ def test_the_pool_keeps_to_its_budget_and_drops_the_largest_first(fresh):
     assert fresh.held_bytes() == 0
 
 
+def adder(tables: list[np.ndarray]):
+    """Return a program with constant tables, each copied into a result of its own."""
+    b = Builder()
+    for number, values in enumerate(tables):
+        table, target = b.table(values), b.result(number, values.nbytes)
+        axes = [values.size, *[1] * 7, 1, *[0] * 7, values.size, *[1] * 7]
+        b.dispatch(
+            "strided_copy", [table, target], writes=[target], groups=spread_groups(-(-values.size // 64)),
+            constants=[64, values.size, 1, 8, 0, *axes],
+        )  # fmt: skip
+    return b.program()
+
+
+def test_tables_beyond_their_budget_go_but_never_those_of_the_program_itself(fresh):
+    tables = [np.full(1024, n, np.uint32) for n in range(6)]
+    made = [np.zeros(1024, np.uint32) for _ in tables]
+    fresh.table_budget = 3 * 4096
+    for program in (adder(tables[:2]), adder(tables[2:])):
+        results = made[: len(program.results)]
+        for _ in range(2):
+            fresh.run_host(program, [], results)
+            assert [int(r[0]) for r in results] == [int(t[0]) for t in program.tables]
+            assert all((r == r[0]).all() for r in results)
+        fresh.forget(program)
+    assert len(fresh._tables) == 4, "those of the last program, though they exceed the budget"
+    fresh.run_host(adder(tables[:1]), [], made[:1])
+    assert len(fresh._tables) <= 3
+
+
 def test_what_was_recorded_on_memory_goes_with_it(fresh):
     program, out = copier(64), np.zeros(64, np.uint32)
     fresh.run_host(program, [out], [out])
@@ -364,6 +393,39 @@ def test_out_of_memory_empties_the_pool_and_is_tried_once_more(fresh):
     fresh._manager = Failing(fresh._manager, "tensor_t", error, times=1)
     assert fresh.take(1 << 16).capacity == 1 << 16
     assert fresh.held_bytes() == 0
+
+
+def test_out_of_memory_frees_scratch_memory_and_tables_too(fresh):
+    out = np.zeros(64, np.uint32)
+    fresh.run_host(copier(64, times=3), [out], [out])
+    fresh.run_host(adder([out]), [], [out])
+    assert fresh._scratch
+    assert fresh._tables
+    error = RuntimeError("vk::Device::allocateMemory: ErrorOutOfDeviceMemory")
+    manager = fresh._manager
+    fresh._manager = Failing(manager, "tensor_t", error, times=1)
+    fresh.take(1 << 16)
+    fresh._manager = manager
+    assert not fresh._scratch
+    assert not fresh._tables
+    host = np.arange(64, dtype=np.uint32)
+    fresh.run_host(copier(64, times=3), [host], [out])
+    assert out.tolist() == host.tolist()
+
+
+def test_out_of_memory_while_a_program_is_recorded_leaves_its_own_memory(fresh):
+    out, host = np.zeros(64, np.uint32), np.arange(64, dtype=np.uint32)
+    fresh.run_host(copier(64, times=3), [host], [out])
+    program = copier(1 << 12, times=3)  # its scratch memory is new
+    big, large = np.arange(1 << 12, dtype=np.uint32), np.zeros(1 << 12, np.uint32)
+    for place in fresh._take_all([1 << 14, 1 << 14]):
+        fresh._give(place)
+    error = RuntimeError("vk::Device::allocateMemory: ErrorOutOfDeviceMemory")
+    manager = fresh._manager
+    fresh._manager = Failing(manager, "tensor_t", error, times=1)
+    fresh.run_host(program, [big], [large])
+    fresh._manager = manager
+    assert large.tolist() == big.tolist()
 
 
 @pytest.mark.parametrize("kind", ["ErrorOutOfDeviceMemory", "ErrorOutOfHostMemory"])
