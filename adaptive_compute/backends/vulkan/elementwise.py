@@ -17,7 +17,8 @@ from ...core.operations.elementwise_rule import EXAMPLE, FAMILY
 from ...core.program import program as steps_of
 from ..base import Kernel
 from .array import VulkanArray
-from .elementwise_lowering import RefusedError, Source, lower, refusal_of_dtype
+from .elementwise_emit import RefusedError, Source
+from .elementwise_lowering import lower, refusal_of_dtype
 from .elementwise_schedule import Dispatch, Schedule, operands_of, schedule
 from .kernel import EmptyPlan, VulkanKernel, VulkanPlan
 from .program import Buffer, Builder, Program, spread_groups

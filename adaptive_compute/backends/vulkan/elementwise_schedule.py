@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from .elementwise_lowering import FIRST_FUNCTION, Lowered, RefusedError, Register, Source
+from .elementwise_emit import FIRST_FUNCTION, RefusedError, Register, Source
+from .elementwise_lowering import Lowered
 
 # The variants of shaders/elementwise.comp, cheapest first: S computes a simple step, C a function.
 SHAPES = {
