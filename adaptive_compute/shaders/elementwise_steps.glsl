@@ -59,8 +59,8 @@
 vec4 divided(vec4 x, vec4 y) {
     precise vec4 q = x / y;
     precise vec4 better = q + fma(-q, y, x) / y;
-    bvec4 finite = lessThan(floatBitsToUint(better) & 0x7f800000u, uvec4(F_INFINITY));
-    return choose(q, better, finite);
+    uvec4 size = floatBitsToUint(better) & 0x7fffffffu; // zeros stay as they are: a sum would lose their sign
+    return choose(q, better, lessThan(size - 1u, uvec4(F_INFINITY - 1u)));
 }
 
 vec4 rooted(vec4 x) {

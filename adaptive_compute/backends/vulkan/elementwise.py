@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...core.array import Operand
+from ...core.curve import Curve, Estimate
 from ...core.expression import Node
 from ...core.operation import Request
 from ...core.operations.elementwise_rule import EXAMPLE, FAMILY
 from ...core.program import program as steps_of
-from ..base import Kernel
+from ..base import Kernel, Plan
 from .array import VulkanArray
 from .elementwise_emit import RefusedError, Source
 from .elementwise_lowering import lower, refusal_of_dtype
+from .elementwise_model import estimated
 from .elementwise_schedule import Dispatch, Schedule, operands_of, schedule
-from .kernel import EmptyPlan, VulkanKernel, VulkanPlan
+from .kernel import VulkanKernel, VulkanPlan
+from .limits import too_large
 from .program import Buffer, Builder, Program, spread_groups
 from .runtime import Runtime
 from .tuning import tuned
@@ -79,24 +82,37 @@ class ElementwiseKernel(VulkanKernel):
         axes = _joined(result.shape, tuple(operands[source.operand].shape for source in read))
         if len(axes.lengths) > MOST_AXES:
             return f"operands broadcast along {len(axes.lengths)} groups of axes, the shader has {MOST_AXES}"
-        if made.planes:
-            return self._scratch_too_large(made, result.size)
         return None
 
-    def _scratch_too_large(self, made: Schedule, size: int) -> str | None:
-        from .limits import too_large
+    def too_large(self, request: Request) -> str | None:
+        (result,) = request.operation.result(request)
+        return super().too_large(request) or too_large(
+            self.limits, _schedule(request).planes * _plane_bytes(result.size)
+        )
 
-        return too_large(self.limits, _plane_bytes(size) * made.planes)
+    def pieces(self, request: Request) -> Sequence[tuple[Request, tuple[Any, ...], Any]]:
+        if any(o is not None and o.device != "cpu" for o in request.operands):
+            return ()  # an array on the device is not cut
+        return pieces(request, self.limits.largest)
+
+    def estimate(self, request: Request, curves: Mapping[str, Curve]) -> Estimate | None:
+        known = super().estimate(request, curves)
+        if known is not None:
+            return known
+        (result,) = request.operation.result(request)
+        dtypes = tuple(o.dtype for o in request.operands if o is not None)
+        nbytes = request.operation.work(request).bytes
+        return estimated(steps_of(request.params, dtypes), result.size, nbytes, curves)
 
     def program(self, request: Request) -> Program:
         local = tuned(self.device, "elementwise.local", TUNING["elementwise.local"][0])
         each = tuned(self.device, "elementwise.each", TUNING["elementwise.each"][0])
         return built(request, local, each)
 
-    def plan(self, request: Request) -> Any:
+    def plan(self, request: Request) -> Plan:
         results = request.operation.result(request)
-        if any(result.size == 0 for result in results):
-            return EmptyPlan(self.runtime, results)
+        if any(result.size == 0 for result in results) or self.too_large(request) is not None:
+            return super().plan(request)
         return ElementwisePlan(self.runtime, request, self.program(request), results)
 
 
@@ -108,6 +124,38 @@ def _schedule(request: Request) -> Schedule:
 def _scheduled(root: Node, dtypes: tuple[str, ...]) -> Schedule:
     # By the expression, whose nodes tell 0.0 from -0.0; programs do not.
     return schedule(lower(steps_of(root, dtypes)))
+
+
+@lru_cache(maxsize=64)
+def pieces(request: Request, largest: int) -> tuple[tuple[Request, tuple[Any, ...], Any], ...]:
+    """Cut a request along the first axis that is longer than 1, so that no array exceeds so many bytes."""
+    (result,) = request.operation.result(request)
+    given = [o for o in request.operands if o is not None]
+    axis = next((axis for axis, n in enumerate(result.shape) if n > 1), None)
+    if axis is None:
+        return ()
+    back = len(result.shape) - axis  # the axis counted from the end, where shapes are aligned
+    cut = [len(o.shape) >= back and o.shape[-back] > 1 for o in given]
+    if any(o.nbytes > largest for o, has in zip(given, cut) if not has):
+        return ()
+    n = result.shape[axis]
+    sizes = [o.nbytes for o, has in zip(given, cut) if has]
+    rows = largest * n // max(*sizes, result.nbytes, _schedule(request).planes * _plane_bytes(result.size))
+    if rows == 0:
+        return ()
+    made = []
+    for start in range(0, n, rows):
+        count = min(rows, n - start)
+        part = (..., slice(start, start + count), *[slice(None)] * (back - 1))
+        operands = tuple(_cut(o, len(o.shape) - back, count) if has else o for o, has in zip(given, cut))
+        smaller = Request(request.operation, operands, request.params, request.tol, request.threads)
+        made.append((smaller, tuple(part if has else None for has in cut), part))
+    return tuple(made)
+
+
+def _cut(operand: Operand, axis: int, count: int) -> Operand:
+    shape = (*operand.shape[:axis], count, *operand.shape[axis + 1 :])
+    return Operand(shape, operand.dtype, operand.device, operand.kind)
 
 
 def built(request: Request, local: int, each: int) -> Program:

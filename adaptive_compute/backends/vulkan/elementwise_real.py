@@ -120,8 +120,10 @@ class RealSteps(Emitter):
         rest = self.fmod(x, y)
         zero = self.number(0.0)
         differs = self.and_(self.xor(self.lt(rest, zero), self.lt(y, zero)), self.truth((rest,), "float32"))
-        whole = self.rint(self.div(self.sub(x, rest), y))
-        floored = self.sub(whole, self.select(differs, self.number(1.0), zero))
+        one = self.number(1.0)
+        whole = self.sub(self.div(self.sub(x, rest), y), self.select(differs, one, zero))
+        floored = self.floor(whole)  # as NumPy rounds it
+        floored = self.add(floored, self.select(self.lt(self.number(0.5), self.sub(whole, floored)), one, zero))
         quotient = self.div(x, y)
         signed = self.select(self.eq(floored, zero), self.emit("and", quotient, self.bits(SIGN)), floored)
         return self.select(self.eq(y, zero), quotient, signed)

@@ -143,10 +143,10 @@ class PiecesPlan(Plan):
     def __init__(self, kernel: VulkanKernel, request: Request, results: Sequence[Operand]) -> None:
         self._pieces = kernel.pieces(request)
         self.results = tuple(results)
-        self._plans: dict[Request, VulkanPlan] = {}
+        self._plans: dict[Request, Plan] = {}
         for piece, _, _ in self._pieces:
             if piece not in self._plans:
-                self._plans[piece] = VulkanPlan(kernel.runtime, kernel.program(piece), piece.operation.result(piece))
+                self._plans[piece] = kernel.plan(piece)
 
     def run(self, *arrays: Any) -> Any:
         raise AssertionError("an array on the device never exceeds one buffer")
@@ -156,7 +156,9 @@ class PiecesPlan(Plan):
         result = np.empty(r.shape, "uint16" if r.dtype == "bfloat16" else r.dtype)
         for piece, parts, place in self._pieces:
             given = [a if a is None or part is None else a[part] for a, part in zip(arrays, parts)]
-            result[place] = self._plans[piece].through_host(*given)
+            compute = self._plans[piece].through_host
+            assert compute is not None
+            result[place] = compute(*given)
         return result
 
     def close(self) -> None:

@@ -38,7 +38,7 @@ def _sample() -> Request:
     return Request(FAMILY, (Operand((1 << 24,), "float32", "cpu", "numpy"),), ReduceParams("sum", (0,), False), None, 1)
 
 
-TUNING = {"reduce.blocks": (2048, (512, 1024, 4096), _sample)}  # workgroups that keep a device busy
+TUNING = {"reduce.blocks": (1024, (512, 2048, 4096), _sample)}  # workgroups that keep a device busy
 
 
 def kernels(device: str) -> Sequence[Kernel]:
