@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from ...core.operation import Request
 from ...core.operations.elementwise_rule import EXAMPLE, FAMILY
 from ...core.program import program as steps_of
 from ..base import Kernel, Plan
-from .array import VulkanArray
+from .array import upload
 from .elementwise_emit import RefusedError, Source
 from .elementwise_lowering import lower, refusal_of_dtype
 from .elementwise_model import estimated
@@ -29,7 +28,6 @@ from .runtime import Runtime
 from .tuning import tuned
 
 MOST_AXES = 6
-KEPT_NUMBERS = 16  # numbers of earlier calls that a plan keeps on the device
 # How an operand is stored and how it is read: the same as in shaders/elementwise.comp.
 KINDS = {
     "float32": 1, "int32": 1, "uint32": 1, "complex64": 2, "float16": 3, "bfloat16": 4, "int16": 5, "uint16": 6,
@@ -293,38 +291,18 @@ class ElementwisePlan(VulkanPlan):
 
     def __init__(self, owner: Runtime, request: Request, program: Program, results: Sequence[Operand]) -> None:
         super().__init__(owner, program, results)
-        made = _schedule(request)
-        self._numbers = tuple(_numbers(made, len(request.operands)))
-        self._arrays = {source.operand for source in operands_of(made) if not source.number}
-        self._kept: OrderedDict[bytes, VulkanArray] = OrderedDict()
+        self._numbers = tuple(_numbers(_schedule(request), len(request.operands)))
 
     def run(self, *arrays: Any) -> Any:
-        return super().run(*self._resident(arrays))
+        return super().run(*arrays, *self._converted(arrays))
 
     def through_host(self, *arrays: Any) -> Any:
         return super().through_host(*arrays, *self._converted(arrays))
 
     def gpu_seconds(self, *arrays: Any, repeats: int = 1) -> list[float]:
-        return super().gpu_seconds(*self._resident(arrays), repeats=repeats)
+        there = [upload(number, self.runtime.name) for number in self._converted(arrays)]
+        return super().gpu_seconds(*arrays, *there, repeats=repeats)
 
     def _converted(self, arrays: Sequence[Any]) -> list[np.ndarray]:
         with np.errstate(all="ignore"):
             return [np.asarray(arrays[source.operand]).astype(source.dtype) for source in self._numbers]
-
-    def _resident(self, arrays: Sequence[Any]) -> list[Any]:
-        """Return the operands on the device, those from the host kept there for the next call."""
-        placed: list[Any] = [
-            self._there(array) if number in self._arrays and isinstance(array, np.ndarray) else array
-            for number, array in enumerate(arrays)
-        ]
-        return placed + [self._there(number) for number in self._converted(arrays)]
-
-    def _there(self, value: np.ndarray) -> VulkanArray:
-        key = value.dtype.str.encode() + value.tobytes()
-        found = self._kept.get(key)
-        if found is None:
-            found = VulkanArray(self.runtime.upload(value), (), value.dtype.name, self.runtime)
-            self._kept[key] = found
-            while len(self._kept) > KEPT_NUMBERS:
-                self._kept.popitem(last=False)
-        return found

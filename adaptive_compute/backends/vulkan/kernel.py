@@ -13,7 +13,7 @@ from ..base import Kernel, Plan
 from .array import VulkanArray
 from .limits import Limits, devices
 from .program import Program
-from .runtime import Memory, Runtime, State, runtime
+from .runtime import Runtime, State, runtime
 
 
 class VulkanKernel(Kernel):
@@ -105,8 +105,9 @@ class VulkanPlan(Plan):
         memory = self._memory(arrays)
         return self.runtime.gpu_seconds(self._program, memory, self.state, repeats)
 
-    def _memory(self, arrays: Sequence[Any]) -> list[Memory | None]:
-        return [arrays[b.index].memory for b in self._program.operands]
+    def _memory(self, arrays: Sequence[Any]) -> list[Any]:
+        given = [arrays[b.index] for b in self._program.operands]
+        return [a if isinstance(a, np.ndarray) else a.memory for a in given]
 
     def close(self) -> None:
         self.runtime.forget(self._program)

@@ -145,6 +145,7 @@ class Runtime:
         self._scratch: dict[int, list[Memory]] = {}
         self._tables: OrderedDict[bytes, Memory] = OrderedDict()
         self._bindings: OrderedDict[Any, _Binding] = OrderedDict()
+        self._small: dict[int, tuple[Program, dict[int, Memory]]] = {}  # what programs keep for numbers from the host
         with self._translated("opening the device"):
             self._manager = kp.Manager(index)
             self._tick = self._new(4, staged=True)
@@ -152,13 +153,20 @@ class Runtime:
     # Running
 
     def run_resident(
-        self, program: Program, operands: Sequence[Memory | None], state: State | None = None
+        self, program: Program, operands: Sequence[Memory | np.ndarray | None], state: State | None = None
     ) -> list[Memory]:
-        """Run a program on memory of this device (None: an array without elements); returns its results' memory."""
+        """Run a program on memory of this device; returns its results' memory.
+
+        An operand may be None (an array without elements) or a NumPy array (a number, say): that goes up in the same
+        submission, into memory that the program keeps for it.
+        """
         with self._lock:
+            brought = [(i, o) for i, o in enumerate(operands) if isinstance(o, np.ndarray)]
+            placed = [self._kept(program, i, o) if isinstance(o, np.ndarray) else o for i, o in enumerate(operands)]
             results = self._take_all([b.nbytes for b in program.results])
             try:
-                self._evaluate(self._binding(program, [*self._some(operands), *results], state, host=False))
+                up = tuple(i for i, _ in brought)
+                self._evaluate(self._binding(program, [*self._some(placed), *results], state, up, down=False))
             except BaseException:
                 for memory in results:
                     self._give(memory)
@@ -180,7 +188,8 @@ class Runtime:
                 for place, array in zip(memory, operands):
                     write(place, array)
                 up = time.perf_counter()
-                self._evaluate(self._binding(program, memory, state, host=True))
+                everything = tuple(range(len(program.operands)))
+                self._evaluate(self._binding(program, memory, state, everything, down=True))
                 down = time.perf_counter()
                 for place, array in zip(memory[len(operands) :], results):
                     read(place, array)
@@ -232,6 +241,14 @@ class Runtime:
                 for place in results:
                     self._give(place)
 
+    def _kept(self, program: Program, index: int, array: np.ndarray) -> Memory:
+        """Write a host array into the memory that a program keeps for it, so that recordings stay good."""
+        held = self._small.setdefault(id(program), (program, {}))[1]
+        if index not in held:
+            held[index] = self.take(array.nbytes)
+        write(held[index], array)
+        return held[index]
+
     def _some(self, memory: Sequence[Memory | None]) -> list[Memory]:
         """Return memory for every binding: what shaders never read stands in for that of empty arrays."""
         return [self._tick if place is None else place for place in memory]
@@ -270,26 +287,29 @@ class Runtime:
                 sequence.eval()
                 self.counts.submits += 1
 
-    def _binding(self, program: Program, memory: list[Memory], state: State | None, host: bool) -> _Binding:
+    def _binding(
+        self, program: Program, memory: list[Memory], state: State | None, up: tuple[int, ...], down: bool
+    ) -> _Binding:
+        """Return what was recorded of a program on given memory; the operands ``up`` are uploaded before it."""
         ordered = not is_strict()
-        key = (id(program), host, ordered, id(state), *map(id, memory))
+        key = (id(program), up, down, ordered, id(state), *map(id, memory))
         binding = self._bindings.get(key)
         if binding is not None:
             self._bindings.move_to_end(key)
             return binding
         algorithms, held = self._algorithms(program, memory, state)
         kp = self._kp
-        operands = [m.tensor for m in memory[: len(program.operands)]]
+        operands = [memory[i].tensor for i in up]
         results = [m.tensor for m in memory[len(program.operands) :]]
         with self._translated("recording"):
             sequences: list[Any] = []
             for steps, made in _parts(program.steps, algorithms, whole=ordered):
                 sequence = self._manager.sequence()
-                if host and not sequences and operands:
+                if not sequences and operands:
                     sequence.record(kp.OpTensorSyncDevice(operands))
                 self._record(sequence, steps, made)
                 sequences.append(sequence)
-            if host:
+            if down:
                 if not sequences:
                     sequences.append(self._manager.sequence())
                 sequences[-1].record(kp.OpTensorSyncLocal(results))
@@ -315,7 +335,6 @@ class Runtime:
             places = self._places(program, memory, state)
         finally:
             self._building = False
-        empty = np.zeros(0, np.uint32)
         made = []
         with self._translated("building a pipeline"):
             for step in program.steps:
@@ -358,6 +377,8 @@ class Runtime:
         with self._lock:
             for key in [key for key, binding in self._bindings.items() if binding.program is program]:
                 self._unbind(key)
+            for memory in self._small.pop(id(program), (program, {}))[1].values():
+                self._give(memory)
 
     # Memory
 

@@ -294,6 +294,23 @@ def test_numbers_do_not_make_new_programs():
     assert owner.counts.recorded == before + 1
 
 
+def test_a_number_goes_up_with_the_call():
+    x = upload(normal(300), DEVICE)
+    owner = runtime(DEVICE)
+    host = download(x)
+    results = [ac.multiply(x, 0.5)]
+    submits, recorded = owner.counts.submits, owner.counts.recorded
+    for factor in (1.5, -2.5, 7.0, 1.5):
+        del results[:]  # so that the result's memory is the same again
+        results.append(ac.multiply(x, factor))
+        assert owner.counts.submits == submits + 1
+        np.testing.assert_array_equal(download(results[0]), host * np.float32(factor))
+        submits = owner.counts.submits
+    assert owner.counts.recorded == recorded
+    zero = np.array(2.5, np.float32)  # an array without axes
+    np.testing.assert_array_equal(download(ac.add(x, zero)), host + zero)
+
+
 # Arrays on the device
 
 
