@@ -49,6 +49,12 @@ EXPRESSIONS: dict[str, tuple[tuple[str, ...], Callable[..., np.ndarray]]] = {
 }
 ASKED = {"a*b + c": 0.95, "a*b + sin(a)*exp(-b)": 0.70}
 VARIED = tuple(EXPRESSIONS)[:3]
+# Text, dtype and layout: other ways to store operands, and operands that are repeated.
+CASES = (
+    ("a*b + c", "float16", "same"), ("a*b", "complex64", "same"), ("a + b", "int32", "same"),
+    ("a > b", "float32", "same"), ("a*b + c", "float32", "row and column"),
+    ("a*b + c", "float32", "odd row and column"),
+)  # fmt: skip
 REDUCTIONS = (
     ("sum", (1, 1), 1), ("max", (1, 1), 1), ("logsumexp", (1, 1), 1), ("norm", (1, 1), 1),
     ("sum", (8192, 1), 1), ("sum", (8192, 1), 0), ("logsumexp", (8192, 1), 1), ("norm", (1 << 20, 1), 1),
@@ -126,6 +132,37 @@ class Bench:
         return found | {
             "gigabytes_per_second": 1e-9 * nbytes / statistics.median(seconds),
             "microseconds": 1e6 * statistics.median(seconds), "spread": max(seconds) / min(seconds),
+        }  # fmt: skip
+
+    def case(self, text: str, dtype: str, layout: str) -> dict[str, Any]:
+        """Check and time an expression of another dtype or of repeated operands, on the bytes of the operands."""
+        size = 4 * self.elements // np.dtype(dtype).itemsize
+        if layout == "same":
+            shapes: list[tuple[int, ...]] = [(size,)] * 3
+        else:
+            side = int(size**0.5) & ~3
+            side -= 1 if layout.startswith("odd") else 0
+            shapes = [(side, side), (side,), (side, 1)]
+        names = [name for name in ("a", "b", "c") if name in text]
+        host = {}
+        for name, shape in zip(names, shapes):
+            count = int(np.prod(shape)) * (2 if dtype == "complex64" else 1)
+            values = self.host[name][: min(count, self.elements)]
+            values = values.view(dtype) if dtype == "complex64" else values.astype(dtype)
+            host[name] = np.resize(values, shape)
+        operands = tuple(Operand(x.shape, dtype, self.device, "vulkan") for x in host.values())
+        request = Request(FAMILY, operands, parse(text, tuple(names)), None, 1)
+        (result,) = FAMILY.result(request)
+        plan = room.ElementwiseKernel(self.device).plan(request)
+        arrays = [upload(x, self.device) for x in host.values()]
+        made = plan.run(*arrays)
+        error = FAMILY.error(request, tuple(host.values()), made.numpy())
+        seconds = plan.gpu_seconds(*arrays, repeats=self.rounds + 3)[3:]
+        plan.close()
+        nbytes = sum(o.nbytes for o in (*operands, result))
+        return {
+            "expression": text, "dtype": dtype, "layout": layout, "error": error,
+            "gigabytes_per_second": 1e-9 * nbytes / statistics.median(seconds),
         }  # fmt: skip
 
     def events(self, call: Callable[[], Any], repeats: int = 10) -> float:
@@ -243,6 +280,20 @@ def main() -> int:
             f"{text:34s} {row['gigabytes_per_second']:7.1f} GB/s = {row['of_copy']:.1%} of the copy{asked}; CUDA "
             f"{row['cuda'] or 0:.0f}; error {row['error']:.1e}; first run {row['first_run'] * 1e3:.0f} ms; "
             f"x{row['spread']:.2f} {row['shader']}",
+            flush=True,
+        )
+        save()
+    record["cases"] = []
+    for case in CASES:
+        try:
+            row = bench.case(*case)
+        except Exception as error:  # what a device refuses is a finding, and the others go on
+            print(f"{case}: {type(error).__name__}: {error}")
+            continue
+        record["cases"].append(row)
+        print(
+            f"{' '.join(case):40s} {row['gigabytes_per_second']:7.1f} GB/s = "
+            f"{row['gigabytes_per_second'] / copy:.1%} of the copy; error {row['error']:.1e}",
             flush=True,
         )
         save()

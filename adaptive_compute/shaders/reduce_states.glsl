@@ -105,8 +105,17 @@ uvec2 finished(State s) {
 // The sum of exp(x - top). What is not finite is never taken out; NaN and infinity stay in the sum.
 #define LOWEST -3.0e38
 Four nothing() { return Four(vec4(LOWEST), vec4(0.0), vec4(0.0)); }
+// exp of what is not positive, 0 below 1e-38; NaN and infinity pass.
+vec4 falling(vec4 x) {
+    vec4 bounded = max(x, vec4(-87.0)), n = roundEven(bounded * 1.442695041);
+    vec4 r = (bounded - n * 0.693359375) + n * 2.121944417e-04;
+    vec4 result = (1.0 + exp_remainder(r)) * uintBitsToFloat(uvec4(ivec4(n) + 127) << 23);
+    result = mix(result, vec4(0.0), lessThan(x, vec4(-87.0)));
+    uvec4 bits = floatBitsToUint(x);
+    return choose(choose(result, x, is_nan(x)), x, equal(bits, uvec4(F_INFINITY)));
+}
 // Never zero: infinity times it must stay infinity. Beside a term that is 1 the least one counts nothing.
-vec4 shrink(vec4 difference) { return exp_f32(max(difference, vec4(-80.0))); }
+vec4 shrink(vec4 difference) { return falling(max(difference, vec4(-80.0))); }
 Four added(Four f, uvec4 low, uvec4 high, bvec4 there) {
     vec4 x = uintBitsToFloat(low);
     bvec4 finite = lessThan(low & 0x7fffffffu, uvec4(F_INFINITY));
@@ -118,7 +127,7 @@ Four added(Four f, uvec4 low, uvec4 high, bvec4 there) {
         f.low *= factor;
     }
     f.top = top;
-    f.sum = plus(f.sum, choose(vec4(0.0), exp_f32(x - top), there), f.low);
+    f.sum = plus(f.sum, choose(vec4(0.0), falling(x - top), there), f.low);
     return f;
 }
 State joined(State a, State b) {
