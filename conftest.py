@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +20,15 @@ from adaptive_compute.core.registry import registry
 
 for _name in [name for name in os.environ if name.startswith("ADAPTIVE_")]:
     del os.environ[_name]  # the developer's own settings must not decide what a test sees
+
+# Mesa's driver for the processor compiles every shader, which is most of the Vulkan tests' time; without LLVM's
+# optimisation it takes half as long. What it made so is kept apart from what it makes for everybody else.
+_cache = Path(__file__).parent / ".pytest_cache" / "mesa"
+os.environ.setdefault("GALLIVM_PERF", "nopt")
+if "MESA_SHADER_CACHE_DIR" not in os.environ:
+    with suppress(OSError):
+        _cache.mkdir(parents=True, exist_ok=True)
+        os.environ["MESA_SHADER_CACHE_DIR"] = str(_cache)
 
 # Modules whose whole content is written in an optional package's language; doctest collection would import them.
 collect_ignore_glob = [] if importlib.util.find_spec("triton") else ["adaptive_compute/backends/cuda/*_triton.py"]
