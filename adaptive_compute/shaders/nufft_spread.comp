@@ -32,10 +32,6 @@
 // variant: nufft_spread_3d_5 -DDIM=3 -DWIDTH=5 -DDEPTH=8
 // variant: nufft_spread_3d_6 -DDIM=3 -DWIDTH=6 -DDEPTH=8
 // variant: nufft_spread_3d_7 -DDIM=3 -DWIDTH=7 -DDEPTH=8
-// variant: nufft_spread_2d_5_d8 -DDIM=2 -DWIDTH=5 -DDEPTH=8
-// variant: nufft_spread_3d_5_d4 -DDIM=3 -DWIDTH=5 -DDEPTH=4
-// variant: nufft_spread_2d_7_d8 -DDIM=2 -DWIDTH=7 -DDEPTH=8
-// variant: nufft_spread_3d_7_d4 -DDIM=3 -DWIDTH=7 -DDEPTH=4
 layout(local_size_x_id = 0) in;
 layout(constant_id = 0) const uint LOCAL = 32;
 layout(constant_id = 1) const uint LANES0 = 32;

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ...core.curve import Curve, Estimate
 from ...core.operation import Request
 from ...core.operations.nufft_rule import (
     NufftParams,
@@ -25,7 +26,8 @@ from ..base import Kernel, Plan
 from .array import VulkanArray
 from .kernel import EmptyPlan, VulkanKernel
 from .nufft_extent import extents
-from .nufft_grid import SMALLEST_EPS
+from .nufft_grid import SMALLEST_EPS, width_of
+from .nufft_kernel import expected_error
 from .nufft_programs import Programs, scales
 from .runtime import State
 
@@ -33,6 +35,16 @@ from .runtime import State
 def kernels(device: str) -> list[Kernel]:
     """Return this room's kernels."""
     return [VulkanNUFFT(device)]
+
+
+def predicted_error(params: NufftParams) -> float:
+    """Return about the relative error of a transform, its rounding included.
+
+    It is known from the kernel's width and the number of modes; a curve through measured points would not follow its
+    steps. In type 3 points and targets are both rounded to a grid, once more than in the other types.
+    """
+    error = expected_error(width_of(params.eps, params.dim), params.dim, max(params.n_modes))
+    return 2 * error if params.type == 3 else error
 
 
 class VulkanNUFFT(VulkanKernel):
@@ -53,6 +65,10 @@ class VulkanNUFFT(VulkanKernel):
 
     def too_large(self, request: Request) -> str | None:
         return super().too_large(request) or self.limits.too_large(Programs.largest(request))
+
+    def estimate(self, request: Request, curves: Mapping[str, Curve]) -> Estimate | None:
+        found = super().estimate(request, curves)
+        return None if found is None else found._replace(error=predicted_error(request.params))
 
     def plan(self, request: Request) -> Plan:
         results = request.operation.result(request)

@@ -13,15 +13,14 @@ SMALLEST_EPS = 1e-6  # what the widest kernel gives; float32 sums give no more
 WIDEST = 7
 # Up to here lengths are powers of two: a launch hides the work, and drivers compile their transforms soonest.
 FEW_CELLS = 1 << 15
-# Lanes of a tile and its depth along the last axis, as nufft_spread.comp has them, and the depths that are compiled.
+# Lanes of a tile along the first two axes, and the depth along the last that nufft_spread.comp is compiled with.
 TILES = {1: (32, 1, 1), 2: (8, 4, 4), 3: (8, 4, 8)}
-USUAL_DEPTH = {1: 1, 2: 4, 3: 8}
 # Cells of a bin as powers of two, by dimension and width. A tile takes all points of the bins that reach it: bins are
 # as wide as they can be with few points in them that do not.
 BINS = {
     **{(1, width): (3,) for width in range(2, WIDEST + 1)},
     **{(2, width): (2, 2) if width in (4, 5) else (1, 1) for width in range(2, WIDEST + 1)},
-    **{(3, width): (2, 2, 2) if width in (4, 5) else (1, 1, 2 if width > 5 else 1) for width in range(2, WIDEST + 1)},
+    **{(3, width): (2, 2, 2) if width in (4, 5) else (1, 1, 1) for width in range(2, WIDEST + 1)},
 }
 
 

@@ -55,6 +55,15 @@ def error(width: int) -> float:
     return 0.39 * 10.0 ** (1 - width)
 
 
+def expected_error(width: int, dim: int, modes: int) -> float:
+    """Return about the relative error of a transform: the kernel's, float32's rounding, and that of the positions.
+
+    A position is rounded to 2^-32 of a period, a phase by its frequency times as much: 2^-32 pi / 6 for each mode, in
+    the root mean square over modes and points. Rounding elsewhere was measured at 3e-7 to 5e-7.
+    """
+    return dim**0.5 * (error(width) + 1.22e-10 * modes) + 5e-7
+
+
 def pieces(width: int) -> list[np.ndarray]:
     """Return for each cell of the kernel's left half (and the middle) a polynomial's coefficients, lowest first.
 

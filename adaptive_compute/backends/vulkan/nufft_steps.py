@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .nufft_grid import USUAL_DEPTH, Grid
+from .nufft_grid import Grid
 from .nufft_sort import LOCAL, over, padded, sort
 from .program import Buffer, Builder, spread_groups
 
 INTERPOLATING = 128  # invocations of a workgroup
-LANES = {1: 1, 2: 4, 3: 8}  # invocations that share points in interpolation, by dimension
+LANES = {1: 1, 2: 1, 3: 4}  # invocations that share points in interpolation, by dimension
 BATCHES = {1: 1, 2: 1, 3: 1}  # points that an invocation sets down at once in spreading, by dimension
 STATES = 4  # that a set of points takes
 
@@ -70,18 +70,17 @@ def spread(
         "nufft_values", [strengths, points.order, points.turns, ordered], writes=[ordered],
         groups=over(count, transforms=several), constants=[LOCAL, count, int(turns), transforms.start, sign],
     )  # fmt: skip
-    across, beside, depth = grid.tile
+    across, beside, _ = grid.tile
     tiles = 1
     for n in grid.tile_counts:
         tiles *= n
     x, y, _ = spread_groups(tiles)
-    special = "" if depth == USUAL_DEPTH[grid.dim] else f"_d{depth}"
     constants = [
         across * beside, across, beside, count, *padded(grid.cells, 1), *padded(grid.bins, 0),
         *padded(grid.bin_counts, 1), *padded(grid.tile_counts, 1), BATCHES[grid.dim],
     ]  # fmt: skip
     b.dispatch(
-        f"nufft_spread_{grid.dim}d_{grid.width}{special}", [points.positions, ordered, points.begins, target],
+        f"nufft_spread_{grid.dim}d_{grid.width}", [points.positions, ordered, points.begins, target],
         writes=[target], groups=(x, y, several), constants=constants,
     )  # fmt: skip
 

@@ -128,6 +128,28 @@ def test_resident_points_that_are_not_finite(dim, nufft_type, bad, rng):
         call(dim, nufft_type, there[0][0], *there[1:])
 
 
+@pytest.mark.parametrize(("dim", "nufft_type"), TYPES)
+def test_its_error_is_predicted(dim, nufft_type, rng):
+    from adaptive_compute.backends.vulkan.nufft import predicted_error
+
+    data, points, targets = problem(dim, nufft_type, rng)
+    expected = exact(dim, nufft_type, data, points, targets)
+    for eps in (1e-2, 1e-6):
+        found = relative(run_on_host(dim, nufft_type, data, points, targets, eps=eps), expected)
+        predicted = predicted_error(NufftParams(nufft_type, dim, MODES[dim], 1, 1, 0, eps))
+        assert found / 2 <= predicted <= min(40 * found, 4 * eps)
+
+
+def test_many_modes_make_the_predicted_error_larger(rng):
+    from adaptive_compute.backends.vulkan.nufft import predicted_error
+
+    modes = (200_000,)
+    data, points, _ = problem(1, 1, rng, count=40)
+    found = relative(run_on_host(1, 1, data, points, [], modes=modes), exact(1, 1, data, points, [], modes=modes))
+    predicted = predicted_error(NufftParams(1, 1, modes, 1, 1, 0, 1e-6))
+    assert found / 2 <= predicted <= 4 * found
+
+
 def test_new_points_after_known_ones(rng):
     data, points, _ = problem(2, 1, rng)
     _, others, _ = problem(2, 1, rng)
