@@ -22,7 +22,7 @@ for _name in [name for name in os.environ if name.startswith("ADAPTIVE_")]:
     del os.environ[_name]  # the developer's own settings must not decide what a test sees
 
 # Mesa's driver for the processor compiles every shader, which is most of the Vulkan tests' time; without LLVM's
-# optimisation it takes half as long. What it made so is kept apart from what it makes for everybody else.
+# optimisation that takes up to half as long. What it made so is kept apart from what it makes for everybody else.
 _cache = Path(__file__).parent / ".pytest_cache" / "mesa"
 os.environ.setdefault("GALLIVM_PERF", "nopt")
 if "MESA_SHADER_CACHE_DIR" not in os.environ:
