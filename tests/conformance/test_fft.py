@@ -142,6 +142,8 @@ def test_error_over_all_primes_and_a_million_points(kernel, name, step, precisio
         sieve[factor * factor :: factor] = False
     primes = np.flatnonzero(sieve).tolist()
     assert primes[-1] == 10007
+    if kernel.device.startswith("vulkan"):
+        step *= 40 if step == 1 else 4  # every length is a shader to compile, which takes a software driver seconds
     for n in [*primes[::-1][::step], 1 << 20]:
         x, length = one_length(name, n, (2,), precision)
         result = run(kernel, getattr(ac, name), x, **length)
