@@ -119,7 +119,8 @@ State reduced(uint row, uint part, uint across) {
         // The four are ACROSS apart, so that neighbouring threads read neighbouring elements.
         uint begin = 4u * first, end = min(4u * last, COUNT);
         for (uint n = begin + across; n < end; n += 4u * ACROSS) {
-            uvec4 number = n + ACROSS * uvec4(0u, 1u, 2u, 3u);
+            uint second = n + ACROSS, third = second + ACROSS;
+            uvec4 number = uvec4(n, second, third, third + ACROSS);
             uvec4 low = apart(here + reduced_place(min(number, uvec4(COUNT - 1u))), high);
             four = added(four, low, high, lessThan(number, uvec4(end)));
         }
