@@ -195,12 +195,19 @@ def sweep(quick: bool) -> list[dict[str, Any]]:
     array = np.random.default_rng(0).integers(0, 255, nbytes, np.uint8)
     there = torch.empty(nbytes, dtype=torch.uint8, device=DEVICE)
     rows = []
-    for chunk, buffers in ((2, 8), (4, 6), (8, 3), (8, 6), (16, 2), (16, 4), (32, 3)):
-        engine = Stager(link.CudaLink(0), link.copy_bytes, chunk=chunk << 20, buffers=buffers)
-        samples = on_host({"up": lambda: engine.up(array, there), "down": lambda: engine.down(there, array)}, 5)
+    for chunk, workers in ((1, 8), (1, 16), (2, 8), (2, 12), (2, 16), (4, 8), (4, 12), (4, 16), (8, 16)):
+        engine = Stager(link.CudaLink(0), chunk=chunk << 20, buffers=2 * workers)
+        address = there.data_ptr()
+        samples = on_host(
+            {
+                "up": lambda e=engine, n=workers: e.up(array, address, n),
+                "down": lambda e=engine, n=workers: e.down(address, array, n),
+            },
+            5,
+        )
         rates = {way: nbytes / middle(times) / 1e9 for way, times in samples.items()}
-        rows.append({"chunk MiB": chunk, "buffers": buffers, **rates})
-        say(f"engine {chunk} MiB x {buffers}: up {rates['up']:.1f}, down {rates['down']:.1f} GB/s")
+        rows.append({"chunk MiB": chunk, "threads": workers, **rates})
+        say(f"engine {chunk} MiB, {workers} threads: up {rates['up']:.1f}, down {rates['down']:.1f} GB/s")
         engine.release()
     runtime = torch.cuda.cudart()
     for size in (1 << 24, 1 << 28):

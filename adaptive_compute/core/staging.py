@@ -1,28 +1,27 @@
-"""Copies between ordinary host memory and a device through pinned buffers, in chunks.
+"""Copies between ordinary host memory and a device through pinned buffers, in chunks, by several threads at once.
 
 A device reads and writes pinned memory at the full speed of its link, and ordinary memory several times slower. So
-each chunk goes through a pinned buffer: the host copies chunks between its array and buffers, while the device moves
-the chunks that are ready. One thread of Python hands out the work, because handing it to others costs more than a
-chunk; the host copy itself is shared out among threads by the function that does it, in one call for each chunk.
+each chunk goes through a pinned buffer: threads copy chunks between the host array and buffers, while the device moves
+the chunks that are ready. No thread waits for another one, only for its own buffers.
 """
 
 from __future__ import annotations
 
-import queue
+import ctypes
 import threading
 from collections import deque
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 
-from .host_copy import copy_host
+from .crew import crew
 
-CHUNK = 8 << 20  # bytes of one buffer: large enough for the link's full speed
-BUFFERS = 6
-PIECES, SMALLEST_STEP = 4, 1 << 20  # a smaller array goes in so many pieces, but not in smaller ones than that
-PAGE = 4096
+CHUNK = 2 << 20  # bytes of one buffer: enough for the link's full speed, few enough to share small arrays out
+BUFFERS = 48
+SMALLEST_STEP, PAGE = 1 << 19, 4096
+EACH = 2  # buffers of one thread: it fills one while the device empties the other
 
 
 class Buffer(Protocol):
@@ -32,32 +31,35 @@ class Buffer(Protocol):
 
 
 class Link(Protocol):
-    """The device's part: pinned buffers, and copies that go on while the host does something else."""
+    """The device's part: pinned buffers, and copies that go on while the host does something else.
+
+    Its functions are called often and by several threads: what they do should take microseconds.
+    """
 
     def allocate(self, nbytes: int) -> Buffer:
         """Return a pinned buffer."""
 
-    def going(self, up: bool) -> AbstractContextManager[Any]:
-        """Return a context in which the calling thread's copies go in one direction."""
+    def lane(self) -> AbstractContextManager[Any]:
+        """Return a context in which the calling thread may start copies."""
 
-    def send(self, buffer: Any, nbytes: int, target: Any, offset: int) -> Any:
-        """Start copying the first bytes of a buffer to the device; returns what ``wait`` takes."""
+    def send(self, buffer: Any, nbytes: int, target: Any, offset: int) -> None:
+        """Start copying the first bytes of a buffer to the device."""
 
-    def fetch(self, source: Any, offset: int, buffer: Any, nbytes: int) -> Any:
-        """Start copying bytes from the device into a buffer; returns what ``wait`` takes."""
+    def fetch(self, source: Any, offset: int, buffer: Any, nbytes: int) -> None:
+        """Start copying bytes from the device into a buffer."""
 
-    def wait(self, copy: Any) -> None:
-        """Wait until a copy is done."""
+    def wait(self, buffer: Any) -> None:
+        """Wait until the last copy of a buffer is done."""
 
 
-class Slot:
-    """A pinned buffer, and the copy that still uses it."""
+class _Slot:
+    """A pinned buffer, where it lies, and whether a copy may still use it."""
 
-    __slots__ = ("array", "buffer", "copy")
+    __slots__ = ("address", "buffer", "busy", "nbytes")
 
     def __init__(self, buffer: Buffer) -> None:
-        self.buffer, self.array = buffer, buffer.array
-        self.copy: Any = None
+        self.buffer, self.busy = buffer, False
+        self.address, self.nbytes = address_of(buffer.array), buffer.array.nbytes
 
 
 class Stager:
@@ -66,24 +68,19 @@ class Stager:
     Parameters
     ----------
     link : Link
-    copy : callable
-        Copies one host array of bytes into another, by several threads where that is faster.
     chunk : int
         Bytes of one buffer.
     buffers : int
         Most buffers that are kept; they are made when first needed.
     """
 
-    def __init__(
-        self, link: Link, copy: Callable[[np.ndarray, np.ndarray], None] = copy_host, *,
-        chunk: int = CHUNK, buffers: int = BUFFERS,
-    ) -> None:  # fmt: skip
-        self.link, self.copy, self.chunk, self.buffers = link, copy, chunk, buffers
-        self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+    def __init__(self, link: Link, *, chunk: int = CHUNK, buffers: int = BUFFERS) -> None:
+        self.link, self.chunk, self.buffers = link, chunk, buffers
+        self._free: list[_Slot] = []
         self._made = 0
-        self._lock = threading.Lock()
+        self._change = threading.Condition()
 
-    def up(self, host: np.ndarray, target: Any) -> None:
+    def up(self, host: np.ndarray, target: Any, workers: int) -> None:
         """Start copying host bytes to the device; returns when the host array has been read.
 
         Parameters
@@ -91,130 +88,112 @@ class Stager:
         host : ndarray of uint8, one axis, contiguous
         target : object
             What the link's ``send`` takes.
+        workers : int
+            Threads that copy on the host.
         """
-        step = self.step(host.nbytes)
-        with self.link.going(True):
-            for start in range(0, host.nbytes, step):
-                part = host[start : start + step]
-                slot = self.take()
-                try:
-                    self.copy(slot.array[: part.nbytes], part)
-                    slot.copy = self.link.send(slot.buffer, part.nbytes, target, start)
-                finally:
-                    self.give(slot)
+        base, total, chunk, link = address_of(host), host.nbytes, self.step(host.nbytes, workers), self.link
 
-    def up_whole(self, host: np.ndarray, target: Any) -> None:
-        """Do the same by one buffer, where the calling thread's copies go already."""
-        slot = self.take()
-        try:
-            self.copy(slot.array[: host.nbytes], host)
-            slot.copy = self.link.send(slot.buffer, host.nbytes, target, 0)
-        finally:
-            self.give(slot)
+        def lane(numbers: Iterator[int]) -> None:
+            with link.lane(), self._buffers() as take:
+                for number in numbers:
+                    start = number * chunk
+                    nbytes = min(chunk, total - start)
+                    slot = take()
+                    ctypes.memmove(slot.address, base + start, nbytes)
+                    link.send(slot.buffer, nbytes, target, start)
+                    slot.busy = True
 
-    def down_whole(self, source: Any, host: np.ndarray) -> None:
-        """Copy from the device by one buffer, where the calling thread's copies go already."""
-        slot = self.take()
-        try:
-            slot.copy = self.link.fetch(source, 0, slot.buffer, host.nbytes)
-            self.settle(slot)
-            self.copy(host, slot.array[: host.nbytes])
-        finally:
-            self.give(slot)
+        self._share(-(-total // chunk), lane, workers)
 
-    def down(self, source: Any, host: np.ndarray) -> None:
+    def down(self, source: Any, host: np.ndarray, workers: int) -> None:
         """Copy bytes from the device into a host array; returns when they are there."""
-        step = self.step(host.nbytes)
-        coming: deque[tuple[int, Slot]] = deque()
-        starts = iter(range(0, host.nbytes, step))
+        base, total, chunk, link = address_of(host), host.nbytes, self.step(host.nbytes, workers), self.link
+
+        def finish(start: int, slot: _Slot) -> None:
+            self._settle(slot)
+            ctypes.memmove(base + start, slot.address, min(chunk, total - start))
+
+        def lane(numbers: Iterator[int]) -> None:
+            coming: deque[tuple[int, _Slot]] = deque()
+            with link.lane(), self._buffers() as take:
+                for number in numbers:
+                    if len(coming) == EACH:
+                        finish(*coming.popleft())
+                    start, slot = number * chunk, take()
+                    link.fetch(source, start, slot.buffer, min(chunk, total - start))
+                    slot.busy = True
+                    coming.append((start, slot))
+                while coming:
+                    finish(*coming.popleft())
+
+        self._share(-(-total // chunk), lane, workers)
+
+    def step(self, nbytes: int, workers: int) -> int:
+        """Return the bytes of one chunk: less than a buffer where every thread is to have some."""
+        return min(self.chunk, max(SMALLEST_STEP, -(-nbytes // (EACH * workers) // PAGE) * PAGE))
+
+    def _share(self, count: int, lane: Callable[[Iterator[int]], None], workers: int) -> None:
+        if count:
+            crew.share(count, lane, max(1, min(workers, self.buffers // EACH)))
+
+    @contextmanager
+    def _buffers(self) -> Iterator[Callable[[], _Slot]]:
+        """Give a function that returns a lane's own buffers in turn, each when no copy uses it any more."""
+        mine = self._borrow()
+        turn = 0
+
+        def take() -> _Slot:
+            nonlocal turn
+            slot = mine[turn % EACH]
+            turn += 1
+            self._settle(slot)
+            return slot
+
         try:
-            with self.link.going(False):
-                start = next(starts, None)
-                while start is not None or coming:
-                    # Whoever holds a buffer does not wait for another one: several threads may be here.
-                    slot = None
-                    if start is not None:
-                        slot = self.spare() if coming else self.take()
-                    if start is not None and slot is not None:
-                        coming.append((start, slot))
-                        nbytes = min(step, host.nbytes - start)
-                        slot.copy = self.link.fetch(source, start, slot.buffer, nbytes)
-                        start = next(starts, None)
-                        continue
-                    first, slot = coming[0]
-                    self.settle(slot)
-                    part = host[first : first + step]
-                    self.copy(part, slot.array[: part.nbytes])
-                    coming.popleft()
-                    self.give(slot)
+            yield take
         finally:
-            for _, slot in coming:
-                self.give(slot)
+            with self._change:
+                self._free += mine
+                self._change.notify_all()
 
-    def step(self, nbytes: int) -> int:
-        """Return the bytes of one chunk: less than a buffer where that lets the first chunk leave sooner."""
-        return min(self.chunk, max(SMALLEST_STEP, -(-nbytes // PIECES // PAGE) * PAGE))
-
-    def take(self) -> Slot:
-        """Return a buffer that nothing uses, waiting for one where all of them are taken."""
-        slot = self.spare()
-        return self._settled(self._free.get()) if slot is None else slot
-
-    def spare(self) -> Slot | None:
-        """Return a buffer that nothing uses, or None where all of them are taken.
-
-        That is an idle one, while there are few a new one, else the one whose copy ends next.
-        """
-        try:
-            slot = self._free.get_nowait()
-        except queue.Empty:
-            return self._new()
-        if slot.copy is not None:
-            new = self._new()
-            if new is not None:
-                self._free.put(slot)
-                return new
-        return self._settled(slot)
-
-    def _settled(self, slot: Slot) -> Slot:
-        try:
-            self.settle(slot)
-        except BaseException:
-            self._free.put(slot)
-            raise
-        return slot
-
-    def give(self, slot: Slot) -> None:
-        """Return a buffer; the copy in ``slot.copy`` may go on."""
-        self._free.put(slot)
-
-    def settle(self, slot: Slot) -> None:
+    def _settle(self, slot: _Slot) -> None:
         """Wait for the copy that uses a buffer."""
-        if slot.copy is not None:
-            self.link.wait(slot.copy)
-            slot.copy = None
+        if slot.busy:
+            self.link.wait(slot.buffer)
+            slot.busy = False
 
-    def _new(self) -> Slot | None:
-        with self._lock:
-            if self._made >= self.buffers:
-                return None
-            self._made += 1
+    def _borrow(self) -> list[_Slot]:
+        """Return a lane's buffers, all at once, so that no lane holds one while it waits for another."""
+        with self._change:
+            while len(self._free) < EACH and self._made + EACH - len(self._free) > self.buffers:
+                self._change.wait()
+            taken = [self._free.pop() for _ in range(min(EACH, len(self._free)))]
+            missing = EACH - len(taken)
+            self._made += missing
         try:
-            return Slot(self.link.allocate(self.chunk))
+            while len(taken) < EACH:
+                taken.append(_Slot(self.link.allocate(self.chunk)))
+                missing -= 1
         except BaseException:
-            with self._lock:
-                self._made -= 1
+            with self._change:
+                self._made -= missing
+                self._free += taken
+                self._change.notify_all()
             raise
+        return taken
 
     def release(self) -> int:
-        """Let go of the buffers that no copy uses, and return their bytes."""
-        freed = 0
-        while True:
-            try:
-                slot = self._free.get_nowait()
-            except queue.Empty:
-                return freed
-            self.settle(slot)
-            freed += slot.array.nbytes
-            with self._lock:
-                self._made -= 1
+        """Let go of the buffers that no lane uses, and return their bytes."""
+        with self._change:
+            gone, self._free = self._free, []
+            self._made -= len(gone)
+            self._change.notify_all()
+        for slot in gone:
+            self._settle(slot)
+        return sum(slot.nbytes for slot in gone)
+
+
+def address_of(array: np.ndarray) -> int:
+    """Return where an array's memory begins."""
+    address: int = array.__array_interface__["data"][0]
+    return address

@@ -15,7 +15,6 @@ from ..base import Kernel
 from . import memory
 from .array import cupy_follows, stream_pointer
 from .device import DTYPES, dtype_of, index_of, needs
-from .pipeline import rows_of, through_host
 
 # CUFFT's numbers for the kinds of transform, by (kind, working precision).
 _TYPES = {
@@ -60,11 +59,6 @@ def _wanted(request: Request) -> Any:
     return dtype_of(COMPLEX_OF[working] if x.dtype.startswith("complex") or p.kind == "c2r" else working)
 
 
-def goes_in_pieces(request: Request) -> bool:
-    """Tell whether a host batch goes through the GPU in pieces."""
-    return 0 not in request.params.axes and rows_of(request) > 0
-
-
 class TorchFFT(Kernel):
     """torch.fft."""
 
@@ -77,9 +71,6 @@ class TorchFFT(Kernel):
 
     def supports(self, request: Request) -> bool | str:
         return _known(request)
-
-    def overlaps_transfers(self, request: Request) -> bool:
-        return goes_in_pieces(request)
 
     def plan(self, request: Request) -> memory.GuardedPlan:
         import torch
@@ -99,10 +90,7 @@ class TorchFFT(Kernel):
             result = function(x, lengths, axes, norm)
             return result.resolve_conj() if lazy else result
 
-        plan = memory.GuardedPlan(run)
-        if ":" in self.device and goes_in_pieces(request):
-            plan.through_host = through_host(request, run, self.device)
-        return plan
+        return memory.GuardedPlan(run)
 
 
 class CupyFFT(Kernel):

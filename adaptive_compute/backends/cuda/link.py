@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -13,85 +15,80 @@ import numpy as np
 from ...core import settings as _settings
 from ...core.array import kind_named
 from ...core.host_memory import results
-from ...core.staging import Stager
+from ...core.staging import Stager, address_of
 from ...core.transfer import is_constant
 from .device import dtype_of
+from .raw import driver
 
 # Below these the driver's own copy of pageable memory is as fast, and one call.
-LEAST_UP, LEAST_DOWN = 1 << 19, 1 << 19
-# Up to this, one pinned buffer on the caller's own stream: a side stream and chunks would cost more than they overlap.
-WHOLE = 4 << 20
+LEAST_UP, LEAST_DOWN = 3 << 20, 3 << 20
+MOST_WORKERS = 16  # more threads than this share a host's memory bandwidth without adding to it
 
 
 class PinnedBuffer:
-    """Pinned memory as torch allocates it."""
+    """Pinned memory as torch allocates it, and an event for its last copy."""
 
     def __init__(self, nbytes: int) -> None:
         import torch
 
-        self.tensor = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
-        self.array = self.tensor.numpy()
+        self._tensor = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
+        self.array = self._tensor.numpy()
+        self.address = address_of(self.array)
+        self.event = driver().event()
+
+    def __del__(self) -> None:
+        if hasattr(self, "event"):
+            driver().destroy(self.event)
 
 
 class CudaLink:
-    """One GPU's copy engines, each direction on a stream of its own."""
+    """One GPU's copy engines, each direction on a stream of its own. A device address stands for memory there."""
 
     def __init__(self, index: int) -> None:
         import torch
 
         self.index = index
         self.up, self.down = torch.cuda.Stream(index), torch.cuda.Stream(index)
-        self._stream = torch.cuda.stream
-        self._event = torch.cuda.Event
+        self._up, self._down = self.up.cuda_stream, self.down.cuda_stream
+        self._driver = driver()
+        self._context = self._driver.context(index)
 
     def allocate(self, nbytes: int) -> PinnedBuffer:
         """Return a pinned buffer."""
         return PinnedBuffer(nbytes)
 
-    def going(self, up: bool) -> Any:
-        """Let the calling thread's copies go to this link's stream."""
-        return self._stream(self.up if up else self.down)
+    @contextmanager
+    def lane(self) -> Iterator[None]:
+        """Let the calling thread start copies of this GPU."""
+        before = self._driver.current()
+        self._driver.enter(self._context)
+        try:
+            yield
+        finally:
+            self._driver.enter(before)
 
-    def send(self, buffer: Any, nbytes: int, target: Any, offset: int) -> Any:
+    def send(self, buffer: Any, nbytes: int, target: int, offset: int) -> None:
         """Start copying to the device."""
-        target[offset : offset + nbytes].copy_(buffer.tensor[:nbytes], non_blocking=True)
-        return self._record()
+        self._driver.up(target + offset, buffer.address, nbytes, self._up, buffer.event)
 
-    def fetch(self, source: Any, offset: int, buffer: Any, nbytes: int) -> Any:
+    def fetch(self, source: int, offset: int, buffer: Any, nbytes: int) -> None:
         """Start copying from the device."""
-        buffer.tensor[:nbytes].copy_(source[offset : offset + nbytes], non_blocking=True)
-        return self._record()
+        self._driver.down(buffer.address, source + offset, nbytes, self._down, buffer.event)
 
-    def _record(self) -> Any:
-        event = self._event()
-        event.record()
-        return event
-
-    def wait(self, copy: Any) -> None:
-        """Wait for an event."""
-        copy.synchronize()
-
-
-def copy_bytes(target: np.ndarray, source: np.ndarray) -> None:
-    """Copy host bytes by torch's threads, which stand ready: waking Python's own takes longer than copying a chunk."""
-    import torch
-
-    to, given = torch.from_numpy(target), kind_named("torch").from_numpy(source)
-    allowed, have = _settings.threads(_settings.current()), torch.get_num_threads()
-    if have <= allowed:
-        to.copy_(given)
-        return
-    torch.set_num_threads(allowed)
-    try:
-        to.copy_(given)
-    finally:
-        torch.set_num_threads(have)
+    def wait(self, buffer: Any) -> None:
+        """Wait for a buffer's last copy."""
+        self._driver.wait(buffer.event)
 
 
 @cache
 def stager(index: int) -> Stager:
     """Return the stager of a GPU."""
-    return Stager(CudaLink(index), copy_bytes)
+    return Stager(CudaLink(index))
+
+
+def workers() -> int:
+    """Return how many threads copy on the host."""
+    return min(_settings.threads(_settings.current()), MOST_WORKERS)
 
 
 # Copies of arrays that were promised to stay as they are (an index topology's), by array and GPU.
@@ -134,15 +131,10 @@ def _upload(host: Any, index: int) -> Any:
     if not tensor.is_contiguous():
         tensor = tensor.contiguous()
     engine = stager(index)
-    if tensor.nbytes <= WHOLE:
-        result = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
-        with torch.cuda.device(index):
-            engine.up_whole(_bytes(tensor).numpy(), _bytes(result))
-        return result
     side, caller = engine.link.up, torch.cuda.current_stream(index)  # type: ignore[attr-defined]
     with torch.cuda.stream(side):  # its memory belongs to that stream, so that nothing queued elsewhere need be awaited
         result = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
-    engine.up(_bytes(tensor).numpy(), _bytes(result))
+    engine.up(_bytes(tensor).numpy(), result.data_ptr(), workers())
     caller.wait_stream(side)
     result.record_stream(caller)
     return result
@@ -175,20 +167,10 @@ def download(tensor: Any, out: np.ndarray | None = None) -> Any:
     else:
         index = source.device.index
         engine = stager(index)
-        if source.nbytes <= WHOLE:
-            with torch.cuda.device(index):
-                engine.down_whole(_bytes(source), target.reshape(-1).view(np.uint8))
-        else:
-            _down(engine, source, target)
+        link: Any = engine.link
+        link.down.wait_stream(torch.cuda.current_stream(index))
+        engine.down(source.data_ptr(), target.reshape(-1).view(np.uint8), workers())
     return torch.from_numpy(target).view(torch.bfloat16) if brain else target
-
-
-def _down(engine: Stager, source: Any, target: np.ndarray) -> None:
-    import torch
-
-    link: Any = engine.link
-    link.down.wait_stream(torch.cuda.current_stream(link.index))
-    engine.down(_bytes(source), target.reshape(-1).view(np.uint8))
 
 
 def _bytes(tensor: Any) -> Any:
@@ -203,11 +185,11 @@ _releasing = threading.Lock()
 
 def release() -> None:
     """Give back pinned memory."""
-    from . import driver
+    from .driver import found
 
     _copies.clear()
     with _releasing:
-        for index in range(len(driver.found().gpus) if stager.cache_info().currsize else 0):
+        for index in range(len(found().gpus) if stager.cache_info().currsize else 0):
             stager(index).release()
     empty = getattr(sys.modules["torch"]._C, "_host_emptyCache", None) if "torch" in sys.modules else None
     if empty is not None:

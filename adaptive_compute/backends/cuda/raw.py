@@ -1,0 +1,101 @@
+"""The CUDA driver's copies and events, called without giving up the interpreter's lock.
+
+torch gives the lock up in each of its operations. Where several threads copy chunks, each of which takes some ten
+microseconds of calls, they would spend their time handing the lock to each other.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from ctypes import POINTER, byref, c_int, c_size_t, c_uint, c_uint64, c_void_p
+from functools import cache
+from typing import Any
+
+_NOT_READY = 600
+_NO_TIMING = 2
+_SIGNATURES: dict[str, list[Any]] = {
+    "cuDeviceGet": [POINTER(c_int), c_int],
+    "cuDevicePrimaryCtxRetain": [POINTER(c_void_p), c_int],
+    "cuCtxSetCurrent": [c_void_p],
+    "cuCtxGetCurrent": [POINTER(c_void_p)],
+    "cuEventCreate": [POINTER(c_void_p), c_uint],
+    "cuEventRecord": [c_void_p, c_void_p],
+    "cuEventQuery": [c_void_p],
+    "cuEventDestroy_v2": [c_void_p],
+    "cuMemcpyHtoDAsync_v2": [c_uint64, c_void_p, c_size_t, c_void_p],
+    "cuMemcpyDtoHAsync_v2": [c_void_p, c_uint64, c_size_t, c_void_p],
+    "cuGetErrorString": [c_int, POINTER(ctypes.c_char_p)],
+}
+
+
+class Driver:
+    """The driver's functions; each raises RuntimeError with the driver's own words."""
+
+    def __init__(self) -> None:
+        name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+        quick = ctypes.PyDLL(name)
+        for function, arguments in _SIGNATURES.items():
+            getattr(quick, function).argtypes = arguments
+        self._quick = quick
+        slow = ctypes.CDLL(name)  # gives the lock up: for waiting
+        slow.cuEventSynchronize.argtypes = [c_void_p]
+        self._synchronize = slow.cuEventSynchronize
+        self._query, self._record = quick.cuEventQuery, quick.cuEventRecord
+        self._up, self._down = quick.cuMemcpyHtoDAsync_v2, quick.cuMemcpyDtoHAsync_v2
+
+    def _check(self, code: int) -> None:
+        if code:
+            text = ctypes.c_char_p()
+            self._quick.cuGetErrorString(code, byref(text))
+            raise RuntimeError(f"CUDA error {code}: {(text.value or b'unknown').decode(errors='replace')}")
+
+    def context(self, index: int) -> int:
+        """Return a GPU's primary context, which torch uses too."""
+        device, context = c_int(), c_void_p()
+        self._check(self._quick.cuDeviceGet(byref(device), index))
+        self._check(self._quick.cuDevicePrimaryCtxRetain(byref(context), device))
+        assert context.value is not None
+        return context.value
+
+    def current(self) -> int | None:
+        """Return the calling thread's context, if it has one."""
+        context = c_void_p()
+        self._check(self._quick.cuCtxGetCurrent(byref(context)))
+        return context.value
+
+    def enter(self, context: int | None) -> None:
+        """Make a context the calling thread's."""
+        self._check(self._quick.cuCtxSetCurrent(context))
+
+    def event(self) -> int:
+        """Return a new event of the calling thread's context."""
+        event = c_void_p()
+        self._check(self._quick.cuEventCreate(byref(event), _NO_TIMING))
+        assert event.value is not None
+        return event.value
+
+    def destroy(self, event: int) -> None:
+        """Give an event back."""
+        self._quick.cuEventDestroy_v2(event)
+
+    def up(self, target: int, source: int, nbytes: int, stream: int, event: int) -> None:
+        """Start copying from pinned memory to the GPU, and record an event behind it."""
+        self._check(self._up(target, source, nbytes, stream) or self._record(event, stream))
+
+    def down(self, target: int, source: int, nbytes: int, stream: int, event: int) -> None:
+        """Start copying from the GPU to pinned memory, and record an event behind it."""
+        self._check(self._down(target, source, nbytes, stream) or self._record(event, stream))
+
+    def wait(self, event: int) -> None:
+        """Wait until what was queued before an event is done."""
+        code = self._query(event)
+        if code == _NOT_READY:
+            code = self._synchronize(event)
+        self._check(code)
+
+
+@cache
+def driver() -> Driver:
+    """Return the driver's functions."""
+    return Driver()
