@@ -3,49 +3,19 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import settings as _settings
-
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+from .crew import crew
 
 # Below this a second thread costs more than it saves: handing over takes about as long as copying 256 KiB.
 FEWEST_SHARED = 1 << 20
 PART = 1 << 19  # bytes of one part at least
 PAGE = 4096  # parts start at pages, so that no two threads fault the same one in
-
-_pool: ThreadPoolExecutor | None = None
-_lock = threading.Lock()
-
-
-def threads() -> ThreadPoolExecutor:
-    """Return the threads that copy; they are started when first needed and stay."""
-    global _pool
-    if _pool is None:
-        with _lock:
-            if _pool is None:
-                from concurrent.futures import ThreadPoolExecutor  # here, because it loads much and few calls need it
-
-                _pool = ThreadPoolExecutor(_settings.available_threads(), thread_name_prefix="adaptive-copy")
-    return _pool
-
-
-def _after_fork() -> None:
-    """Start anew in a forked child, where the parent's threads do not exist and its lock may be held for ever."""
-    global _pool, _lock
-    _pool, _lock = None, threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def copy_host(target: np.ndarray, source: np.ndarray) -> None:
@@ -70,12 +40,12 @@ def copy_host(target: np.ndarray, source: np.ndarray) -> None:
         copy_alone(target, source)
         return
     parts = _parts(target, source, count)
-    others = [threads().submit(part) for part in parts[1:]]
-    try:
-        parts[0]()
-    finally:
-        for other in others:  # whatever happens, nobody may still be writing when this returns
-            other.result()
+
+    def lane(numbers: Iterator[int]) -> None:
+        for number in numbers:
+            parts[number]()
+
+    crew.share(len(parts), lane, count)
 
 
 def copy_alone(target: np.ndarray, source: np.ndarray) -> None:
