@@ -148,6 +148,12 @@ def stages(plan: NufftPlan, memory: list[Any], again: bool, repeats: int) -> dic
     return {"total": 1e3 * statistics.median(totals), "steps": float(len(program.steps)), **found}
 
 
+def clustered(plan: NufftPlan, arrays: list[Any], repeats: int) -> float:
+    """Return median milliseconds with all points in one place, known."""
+    close = [arrays[0], *[upload(np.full(a.shape, 0.7, np.float32), DEVICE) for a in arrays[1:]]]
+    return 1e3 * statistics.median(plan.gpu_seconds(*close, repeats=repeats))
+
+
 def main_step(request: Request, memory: list[Any], repeats: int) -> tuple[float, np.ndarray]:
     """Return median milliseconds of spreading, or of interpolation from a grid of ones, and a part of its result."""
     owner, p = runtime(DEVICE), request.params
@@ -157,7 +163,7 @@ def main_step(request: Request, memory: list[Any], repeats: int) -> tuple[float,
     for fresh in (True, False):
         b = Builder()
         data = b.operand(0, request.first.nbytes)
-        points = nufft_steps.points_of(b, grid, count, 0)
+        points = nufft_steps.points_of(b, grid, count, 0, spreads=p.type == 1)
         if fresh:
             coordinates = [b.operand(1 + n, 4 * count) for n in range(p.dim)]
             nufft_steps.make_ready(b, grid, points, coordinates, b.table(periodic(p.dim)), turns=False)
@@ -179,7 +185,8 @@ def main_step(request: Request, memory: list[Any], repeats: int) -> tuple[float,
     state.close()
     for program in made:
         owner.forget(program)
-    return 1e3 * statistics.median(run[-1] for run in times), values[: 1 << 20]
+    timed = [step.shader.startswith(("nufft_spread", "nufft_interpolate")) for step in made[1].steps]
+    return 1e3 * statistics.median(sum(np.compress(timed, run)) for run in times), values[: 1 << 20]
 
 
 def variants(dim: int, kind: int, width: int) -> Iterator[Variant]:
@@ -207,6 +214,8 @@ def measure(dim: int, kind: int, eps: float, count: int, options: argparse.Names
     row["known"] = stages(plan, memory, True, options.repeats)
     row["new"] = stages(plan, memory, False, options.repeats)
     row["mpts"] = count / row["known"]["total"] / 1e3
+    if kind == 1:
+        row["one_place"] = clustered(plan, arrays, options.repeats)
     plan.close()
     row["variants"] = []
     first = None
@@ -283,6 +292,8 @@ def table(rows: list[dict[str, Any]], count: int) -> str:
         )
         lines.append("    known " + _parts(known))
         lines.append("    new   " + _parts(new))
+        if "one_place" in row:
+            lines.append(f"    all points in one place {row['one_place']:.3f}")
         if other:
             lines.append("    cuFINUFFT " + ", ".join(f"{k} {v:.3f}" for k, v in other.items()))
         for variant in row["variants"]:

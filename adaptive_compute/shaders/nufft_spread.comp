@@ -7,11 +7,14 @@
 // a batch at a time: every invocation sets down one point's kernel values in shared memory, spread out over the tile's
 // sides with zeros where the point does not reach, and then each takes its own from every point. Nothing is added by
 // two, so that the order of summing, and with it every bit, is always the same.
+// Where many points lie in few tiles, a workgroup takes LIMIT of them (PART 0). The rest go to further workgroups, as
+// many points each, which leave their tiles in a buffer of their own (PART 1), and are added up after that (PART 2).
 // Bindings: 0 positions, [axis][point], sorted by bins, 1 strengths in that order, [transform][point], 2 beginnings of
-// the bins, 3 fine grid, [transform][cells].
+// the bins, 3 fine grid, [transform][cells], 4, 5, 6 how many further workgroups the tiles before have, in their block
+// of 256, before that block, and in all (nufft_loads.comp), 7 their tiles, [transform][workgroup][cell].
 // Constants: 0 local size (1 x 2; a power of two), 1, 2 lanes of the first two axes, 3 points, 4.. cells of each axis,
 // 7.. cells of a bin as a power of two, 10.. bins of each axis, 13.. tiles of each axis, 16 points
-// that each invocation sets down at once.
+// that each invocation sets down at once, 17 LIMIT, 18 PART, 19 blocks, 20 further workgroups that there may be.
 // A workgroup's z is the transform. Method: output-driven spreading as in A. Barnett, Y. Shih et al., "cuFINUFFT: a
 // load-balanced GPU library for general-purpose nonuniform FFTs", 2021, with registers in place of shared-memory sums.
 // variant: nufft_spread_1d_2 -DDIM=1 -DWIDTH=2
@@ -50,10 +53,18 @@ layout(constant_id = 13) const uint TILES0 = 1;
 layout(constant_id = 14) const uint TILES1 = 1;
 layout(constant_id = 15) const uint TILES2 = 1;
 layout(constant_id = 16) const uint BATCHES = 1;
+layout(constant_id = 17) const uint LIMIT = 0xFFFFFFFF;
+layout(constant_id = 18) const uint PART = 0;
+layout(constant_id = 19) const uint BLOCKS = 1;
+layout(constant_id = 20) const uint FURTHER = 1;
 layout(set = 0, binding = 0) readonly buffer Positions { uint positions[]; };
 layout(set = 0, binding = 1) readonly buffer Strengths { vec2 strengths[]; };
 layout(set = 0, binding = 2) readonly buffer Begins { uint begins[]; };
-layout(set = 0, binding = 3) writeonly buffer Grid { vec2 grid[]; };
+layout(set = 0, binding = 3) buffer Grid { vec2 grid[]; };
+layout(set = 0, binding = 4) readonly buffer Within { uint within[]; };
+layout(set = 0, binding = 5) readonly buffer Before { uint before_block[]; };
+layout(set = 0, binding = 6) readonly buffer Total { uint further[]; };
+layout(set = 0, binding = 7) buffer Tiles { vec2 tiles[]; };
 #include "nufft_cells.glsl"
 #include "nufft_kernel.glsl"
 
@@ -79,18 +90,7 @@ shared vec2 beside[QUEUE * BESIDE];  // kernel values times the strength
 shared float across[QUEUE * ACROSS];
 uvec3 corner;
 
-// How far b lies before a, on a circle.
-uint behind(uint a, uint b, uint cells) { return min(a - b, a - b + cells); }
-
-// The bins that hold first cells from which a tile's side can be reached: the first one and how many.
-uvec2 bins_of(uint begin, uint side, uint cells, uint bin, uint bins) {
-    uint reach = side + WIDTH - 1u;
-    if (reach >= cells) return uvec2(0u, bins);
-    uint low = behind(begin, WIDTH - 1u, cells), high = low + reach - 1u;
-    uint first = low >> bin;
-    uint last = high < cells ? high >> bin : bins + ((high - cells) >> bin);
-    return last - first + 1u >= bins ? uvec2(0u, bins) : uvec2(first, last - first + 1u);
-}
+#include "nufft_reach.glsl"
 
 #define EACH [[unroll]] for (uint j = 0u; j < WIDTH; j++)
 
@@ -136,9 +136,34 @@ void set_down(uint place, uint i, bool there) {
 #endif
 }
 
+// The tile of a further workgroup, and how many of the tile's there are before it and in all.
+uvec3 owner(uint number) {
+    uint block = 0u, tile;
+    for (uint step = 1u << findMSB(BLOCKS); step > 0u; step /= 2u)
+        if (block + step < BLOCKS && before_block[block + step] <= number) block += step;
+    uint left = number - before_block[block];
+    tile = 256u * block;
+    for (uint step = 128u; step > 0u; step /= 2u)
+        if (tile + step < TILES0 * TILES1 * TILES2 && within[tile + step] <= left) tile += step;
+    bool last = (tile & 255u) == 255u || tile + 1u == TILES0 * TILES1 * TILES2;
+    uint end = !last ? within[tile + 1u] : (block + 1u < BLOCKS ? before_block[block + 1u] : further[0]) - before_block[block];
+    return uvec3(tile, left - within[tile], end - within[tile]);
+}
+
 void main() {
-    uint tile = gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x, me = gl_LocalInvocationIndex;
-    if (tile >= TILES0 * TILES1 * TILES2) return;
+    uint number = gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x, me = gl_LocalInvocationIndex, tile = number;
+    uint low = 0u, high = LIMIT, several = 0u;  // which of the tile's points, and how many further workgroups
+    if (PART == 0u) {
+        if (tile >= TILES0 * TILES1 * TILES2) return;
+    } else {
+        if (number >= further[0]) return;
+        uvec3 found = owner(number);
+        tile = found.x;
+        low = LIMIT * (1u + found.y);
+        high = low + LIMIT;
+        several = found.z;
+        if (PART == 2u && found.y > 0u) return;
+    }
     uint lane = me % SIDE0, second = me / SIDE0;
     corner.x = tile % TILES0 * SIDE0;
 #if DIM == 1
@@ -159,7 +184,8 @@ void main() {
     uvec2 bins0 = bins_of(corner.x, SIDE0, CELLS0, BIN0, BINS0);
     // Bins beside one another hold points beside one another; past the end of the axis they go on at its beginning.
     uint split = min(bins0.y, BINS0 - bins0.x), runs = split < bins0.y ? 2u : 1u, rows = bins1.y * bins2.y * runs;
-    for (uint first = 0u; first < rows; first += LOCAL) {
+    uint seen = 0u;
+    for (uint first = 0u; first < (PART == 2u ? 0u : rows) && seen < high; first += LOCAL) {
         // Each invocation looks up one row of points; their lengths are summed up.
         uint row = first + me, begin = 0u, length = 0u;
         if (row < rows) {
@@ -179,13 +205,13 @@ void main() {
         }
         row_from[me] = begin + length - row_end[me];  // modulo 2^32
         barrier();
-        uint total = row_end[LOCAL - 1u];
-        for (uint base = 0u; base < total; base += QUEUE) {
+        uint all = row_end[LOCAL - 1u], total = min(all, high - seen);
+        for (uint base = low > seen ? low - seen : 0u; base < total; base += QUEUE) {
             for (uint place = me; place < QUEUE; place += LOCAL) {
-                uint which = base + place, low = 0u;
+                uint which = base + place, at = 0u;
                 for (uint step = LOCAL / 2u; step > 0u; step /= 2u)
-                    if (row_end[low + step - 1u] <= which) low += step;
-                set_down(place, row_from[low] + which, which < total);
+                    if (row_end[at + step - 1u] <= which) at += step;
+                set_down(place, row_from[at] + which, which < total);
             }
             barrier();
             uint count = min(total - base, QUEUE);
@@ -212,20 +238,43 @@ void main() {
             }
             barrier();
         }
+        seen += all;
     }
+    uint place = gl_WorkGroupID.z * FURTHER + number;
+#if DIM == 1
+    place = place * LOCAL + me;
+    if (PART == 1u) tiles[place] = sum;
+    if (PART == 2u)
+        for (uint n = 0u; n < several; n++) sum += tiles[place + n * LOCAL];
+#else
+    place = place * LOCAL * DEPTH + me;
+    if (PART == 1u)
+        [[unroll]] for (uint r = 0u; r < DEPTH; r++)
+            tiles[place + r * LOCAL] = vec2(re[r / 4u][r % 4u], im[r / 4u][r % 4u]);
+    for (uint n = 0u; n < (PART == 2u ? several : 0u); n++)
+        [[unroll]] for (uint r = 0u; r < DEPTH; r++) {
+            vec2 value = tiles[place + (n * DEPTH + r) * LOCAL];
+            re[r / 4u][r % 4u] += value.x;
+            im[r / 4u][r % 4u] += value.y;
+        }
+#endif
+    if (PART == 1u) return;
     uint x = corner.x + lane;
     if (x >= CELLS0) return;
 #if DIM == 1
-    grid[gl_WorkGroupID.z * CELLS0 + x] = sum;
+    uint cell = gl_WorkGroupID.z * CELLS0 + x;
+    grid[cell] = PART == 2u ? grid[cell] + sum : sum;
 #else
 #if DIM == 2
-    uint last = corner.y + second * DEPTH, step = CELLS0, place = (gl_WorkGroupID.z * CELLS1 + last) * CELLS0 + x;
+    uint last = corner.y + second * DEPTH, step = CELLS0, cell = (gl_WorkGroupID.z * CELLS1 + last) * CELLS0 + x;
 #else
     uint y = corner.y + second, last = corner.z, step = CELLS0 * CELLS1;
-    uint place = ((gl_WorkGroupID.z * CELLS2 + last) * CELLS1 + y) * CELLS0 + x;
+    uint cell = ((gl_WorkGroupID.z * CELLS2 + last) * CELLS1 + y) * CELLS0 + x;
     if (y >= CELLS1) return;
 #endif
-    [[unroll]] for (uint r = 0u; r < DEPTH; r++)
-        if (last + r < LAST_CELLS) grid[place + r * step] = vec2(re[r / 4u][r % 4u], im[r / 4u][r % 4u]);
+    [[unroll]] for (uint r = 0u; r < DEPTH; r++) {
+        vec2 value = vec2(re[r / 4u][r % 4u], im[r / 4u][r % 4u]);
+        if (last + r < LAST_CELLS) grid[cell + r * step] = PART == 2u ? grid[cell + r * step] + value : value;
+    }
 #endif
 }

@@ -80,7 +80,18 @@ class Grid(NamedTuple):
         return tuple((n + (1 << bits) - 1) >> bits for n, bits in zip(self.cells, self.bins))
 
     @property
-    def tile_counts(self) -> tuple[int, ...]:
+    def sides(self) -> tuple[int, ...]:
+        """Cells of a tile."""
         across, beside, depth = self.tile
-        sides = {1: (across,), 2: (across, beside * depth), 3: (across, beside, depth)}[self.dim]
-        return tuple(-(-n // side) for n, side in zip(self.cells, sides))
+        return {1: (across,), 2: (across, beside * depth), 3: (across, beside, depth)}[self.dim]
+
+    @property
+    def tile_counts(self) -> tuple[int, ...]:
+        return tuple(-(-n // side) for n, side in zip(self.cells, self.sides))
+
+    @property
+    def tiles_of_a_point(self) -> int:
+        """At most how many tiles take a point, because its bin reaches them."""
+        reach = [side + self.width - 1 + 2 * ((1 << bits) - 1) for side, bits in zip(self.sides, self.bins)]
+        most = [min(-(-n // side) + 1, tiles) for n, side, tiles in zip(reach, self.sides, self.tile_counts)]
+        return math.prod(most)

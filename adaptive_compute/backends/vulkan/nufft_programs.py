@@ -59,7 +59,7 @@ def _build(request: Request, grids: tuple[Grid, ...], limits: Limits, largest: i
     data, values = b.operand(0, request.first.nbytes), b.result(0, request.operation.result(request)[0].nbytes)
     count = points_of(request)
     coordinates = [o for o in request.operands[1:] if o is not None]
-    points = steps.points_of(b, grids[0], count, 0)
+    points = steps.points_of(b, grids[0], count, 0, spreads=p.type != 2)
     targets = steps.points_of(b, grids[-1], outputs_of(request), steps.STATES) if p.type == 3 else None
     if fresh:
         buffers = [b.operand(1 + n, o.nbytes) for n, o in enumerate(coordinates)]
@@ -71,7 +71,8 @@ def _build(request: Request, grids: tuple[Grid, ...], limits: Limits, largest: i
             first, second = (b.operand(1 + len(coordinates) + n, size) for n in (0, 1))
             steps.make_ready(b, grids[0], points, buffers[: p.dim], first, turns=True)
             steps.make_ready(b, grids[1], targets, buffers[p.dim :], second, turns=True)
-    per = max(1, min(p.n_trans, LARGEST_GROUPS, largest // (8 * max(count, *(grid.total for grid in grids)))))
+    beside = 0 if points.loads is None else points.loads.further * math.prod(grids[0].sides)
+    per = max(1, min(p.n_trans, LARGEST_GROUPS, largest // (8 * max(count, beside, *(g.total for g in grids)))))
     fine = [b.scratch(8 * min(per, p.n_trans) * grid.total) for grid in grids]
     for start in range(0, p.n_trans, per):
         some = range(start, min(start + per, p.n_trans))

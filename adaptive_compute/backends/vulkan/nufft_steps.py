@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from .nufft_grid import Grid
-from .nufft_sort import LOCAL, over, padded, sort
+from .nufft_sort import FEW_BLOCKS, LOCAL, over, padded, sort
 from .program import Buffer, Builder, spread_groups
 
 INTERPOLATING = 128  # invocations of a workgroup
 LANES = {1: 1, 2: 1, 3: 4}  # invocations that share points in interpolation, by dimension
 BATCHES = {1: 1, 2: 1, 3: 1}  # points that an invocation sets down at once in spreading, by dimension
-STATES = 4  # that a set of points takes
+STATES = 7  # that a set of points takes
+# Points that one workgroup spreads at most, and into how many parts all points are cut at least where they are more.
+FEWEST, PARTS = 2048, 512
+
+
+class Loads(NamedTuple):
+    """Which further workgroups spread the points of tiles that hold many, as nufft_loads.comp counts them."""
+
+    limit: int
+    further: int
+    blocks: int
+    within: Buffer
+    before: Buffer
+    total: Buffer
 
 
 class Points(NamedTuple):
@@ -23,15 +37,23 @@ class Points(NamedTuple):
     positions: Buffer
     begins: Buffer
     turns: Buffer
+    loads: Loads | None = None
 
 
-def points_of(b: Builder, grid: Grid, count: int, first_state: int) -> Points:
+def points_of(b: Builder, grid: Grid, count: int, first_state: int, *, spreads: bool = False) -> Points:
     """Return the states that hold points which an earlier run, or an earlier dispatch, made ready."""
-    bins = 1
-    for n in grid.bin_counts:
-        bins *= n
-    sizes = (4 * count, 4 * count * grid.dim, 4 * (bins + 1), 4 * count)
-    return Points(count, *(b.state(first_state + number, size) for number, size in enumerate(sizes)))
+    sizes = (4 * count, 4 * count * grid.dim, 4 * (math.prod(grid.bin_counts) + 1), 4 * count)
+    order, positions, begins, turns = (b.state(first_state + number, size) for number, size in enumerate(sizes))
+    points = Points(count, order, positions, begins, turns)
+    limit = max(FEWEST, count // PARTS)
+    if not spreads or count <= limit:
+        return points
+    tiles = math.prod(grid.tile_counts)
+    blocks = -(-tiles // 256)
+    further = count * grid.tiles_of_a_point // limit
+    parts = (4 * tiles, 4 * blocks * (256 if blocks <= FEW_BLOCKS else 1), 4 * 256)
+    within, before, total = (b.state(first_state + 4 + number, size) for number, size in enumerate(parts))
+    return points._replace(loads=Loads(limit, further, blocks, within, before, total))
 
 
 def make_ready(
@@ -57,6 +79,19 @@ def make_ready(
         "nufft_arrange", [*axes, places, points.order, points.positions, points.turns],
         writes=[points.positions, points.turns], groups=over(count), constants=[LOCAL, count, dim, int(turns)],
     )  # fmt: skip
+    if points.loads is not None:
+        _count_loads(b, grid, points.begins, points.loads)
+
+
+def _count_loads(b: Builder, grid: Grid, begins: Buffer, loads: Loads) -> None:
+    """Add the dispatches that find out which tiles need further workgroups."""
+    constants = [grid.width, loads.limit, *padded(grid.cells, 1), *padded(grid.bins, 0), *padded(grid.bin_counts, 1)]
+    constants += [*padded(grid.tile_counts, 1), *padded(grid.sides, 1)]
+    groups = spread_groups(loads.blocks)
+    written = [loads.within, loads.before]
+    b.dispatch("nufft_loads", [begins, *written], writes=written, groups=groups, constants=constants)
+    written = [loads.before, loads.total]
+    b.dispatch("sort_scan", written, writes=written, groups=(1, 1, 1), constants=[loads.blocks])
 
 
 def spread(
@@ -71,18 +106,26 @@ def spread(
         groups=over(count, transforms=several), constants=[LOCAL, count, int(turns), transforms.start, sign],
     )  # fmt: skip
     across, beside, _ = grid.tile
-    tiles = 1
-    for n in grid.tile_counts:
-        tiles *= n
-    x, y, _ = spread_groups(tiles)
+    tiles = math.prod(grid.tile_counts)
     constants = [
         across * beside, across, beside, count, *padded(grid.cells, 1), *padded(grid.bins, 0),
         *padded(grid.bin_counts, 1), *padded(grid.tile_counts, 1), BATCHES[grid.dim],
     ]  # fmt: skip
-    b.dispatch(
-        f"nufft_spread_{grid.dim}d_{grid.width}", [points.positions, ordered, points.begins, target],
-        writes=[target], groups=(x, y, several), constants=constants,
-    )  # fmt: skip
+    shader, buffers = f"nufft_spread_{grid.dim}d_{grid.width}", [points.positions, ordered, points.begins, target]
+    loads = points.loads
+    if loads is None:
+        x, y, _ = spread_groups(tiles)
+        unread = [points.begins] * 4
+        b.dispatch(shader, [*buffers, *unread], writes=[target], groups=(x, y, several), constants=constants)
+        return
+    made = b.scratch(8 * several * loads.further * math.prod(grid.sides))
+    buffers += [loads.within, loads.before, loads.total, made]
+    for part, groups in enumerate((tiles, loads.further, loads.further)):
+        x, y, _ = spread_groups(groups)
+        b.dispatch(
+            shader, buffers, writes=[made if part == 1 else target], groups=(x, y, several),
+            constants=[*constants, loads.limit, part, loads.blocks, loads.further],
+        )  # fmt: skip
 
 
 def interpolate(

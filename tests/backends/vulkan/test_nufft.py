@@ -102,6 +102,19 @@ def test_points_all_in_one_place_and_on_the_edges(dim, nufft_type, rng):
     assert relative(result, exact(dim, nufft_type, data, points, targets)) <= 1e-5
 
 
+@pytest.mark.parametrize(("dim", "nufft_type"), [(1, 1), (2, 1), (3, 1), (2, 3)])
+@pytest.mark.parametrize("places", [1, 3])
+def test_many_points_in_few_places(dim, nufft_type, places, rng):
+    """More than one workgroup takes of a tile: further ones share the rest, and the sum is the same every time."""
+    data, points, targets = problem(dim, nufft_type, rng, count=7000, batch=(2,))
+    where = rng.integers(places, size=6500)
+    for x in points:
+        x[:6500] = rng.uniform(-3.1, 3.1, places).astype(np.float32)[where]
+    result = run_on_host(dim, nufft_type, data, points, targets)
+    assert relative(result, exact(dim, nufft_type, data, points, targets)) <= 1e-5
+    np.testing.assert_array_equal(run_on_host(dim, nufft_type, data * 1, points, targets), result)
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e3, 1e8, 1e30])
 def test_points_far_out_are_folded_exactly(scale, rng):
     data, _, _ = problem(1, 1, rng)
