@@ -25,16 +25,18 @@ from .timing import PAUSE, time_in_turn, typical
 if TYPE_CHECKING:
     from ..backends.base import Kernel
 
-FULL_SECONDS, QUICK_SECONDS = 57.0, 10.0
+FULL_SECONDS, QUICK_SECONDS = 50.0, 9.0
 # What every device but the host adds to that, as a part of it. Each device spends its own part only, so that a slow one
 # does not take the time of another.
 ADDED = 0.35
 # A software driver computes on the processor, where the CPU's own kernels do it better: it gets little time, and none
 # in a quick run, unless its backend is asked for by name.
-ADDED_SOFTWARE = 0.1
+ADDED_SOFTWARE = 0.05
 TUNING_SHARE = 0.3  # of a device's time, for finding its settings, on top of it
 # A kernel that takes so many seconds for one run is timed by that run, and not asked for more work than that again.
 SLOW = 0.5
+# A first run on a device that takes longer may have compiled, for one set of operands: the third one counts then.
+COMPILES = 0.01
 # Part of the time that may go into checking results again. What a class has not shown yet is checked always.
 CHECKING = 0.15
 # Two orders of magnitude past the tolerance is no rounding: the kernel computes something else.
@@ -302,10 +304,15 @@ class _Run:
 
     def _right(self, operation: Operation, request: Request, arrays: Sequence[Any], runner: Runner) -> bool:
         """Run a kernel once, and check what it gives where its class is new or time is left for that."""
-        start = time.perf_counter()
-        result = runner.once()
-        runner.backend.synchronize(runner.kernel.device)
-        runner.first = time.perf_counter() - start
+        result = None
+        for _ in range(3 if runner.kernel.device != "cpu" else 1):
+            result = None  # its memory goes to the next run's, as in the timing
+            start = time.perf_counter()
+            result = runner.once()
+            runner.backend.synchronize(runner.kernel.device)
+            runner.first = time.perf_counter() - start
+            if runner.first < COMPILES:
+                break
         if runner.first > SLOW:
             work = operation.work(request).flops
             self.limits[runner.kernel] = min(work, self.limits.get(runner.kernel, math.inf))

@@ -247,7 +247,9 @@ class BoundStage:
         self.stage, self.library = stage, library
         self.size = math.prod(stage.shape)
         self.steps = [(library.function(s.op, s.loop), s.args, s.out) for s in stage.steps]
-        block = cache_bytes() // 2 // max(stage.width, 1)
+        # Half of the cache would do for the data, but threads then wait for each other more: each step gives up the
+        # interpreter's lock and takes it back, which costs as much for a small block as for a large one.
+        block = cache_bytes() // max(stage.width, 1)
         block = min(max(block, SMALLEST_BLOCK), LARGEST_BLOCK)
         if workers > 1:  # at least two blocks each, so that a worker that is slowed down can be helped
             block = max(min(block, -(-self.size // (2 * workers))), SMALLEST_BLOCK)

@@ -138,7 +138,7 @@ class NUFFT(Operation):
             size = round(between(points, 3.0, largest))
             yield sample(nufft_type, dim, real, 10.0**-digits, many, size, round(between(modes, 2.0, largest - 0.5)))
         # How threads pay off where there is much to do, which smaller transforms do not tell.
-        for points, modes, eps, kind in scattered(0 if quick else 24, 4):
+        for points, modes, eps, kind in scattered(0 if quick else 16, 4):
             nufft_type, dim, real = pick(kind, kinds)
             digits = between(eps, 0.0, math.log2(-math.log10(PROFILED_EPS[real][-1])))
             size = round(between(points, 15.0, 19.5))
