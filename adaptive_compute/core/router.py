@@ -260,8 +260,10 @@ class Router:
             return at_home[
                 0
             ], f"nothing was measured for this request: it stays on {at_home[0].device} with the first kernel there"
-        best = min(known, key=_total)
         here = [c for c in known if c.device == home]
+        if here:
+            known = [c for c in known if c.device == home or not self._guessed(c)]
+        best = min(known, key=_total)
         if best.device != home and here:
             stay = min(here, key=_total)
             noise = min(max(best.spread, stay.spread), NOISE_CEILING)
@@ -279,6 +281,10 @@ class Router:
         if best.extrapolated:
             reason += " (extrapolated beyond what was measured)"
         return best, reason
+
+    def _guessed(self, candidate: Candidate) -> bool:
+        """Tell whether a prediction goes beyond the few points that a software device is measured at."""
+        return candidate.extrapolated and self.registry.backend_of(candidate.device).software(candidate.device)
 
     def _nothing_runs(self, request: Request, state: Settings, refused: list[tuple[Kernel, str]]) -> Exception:
         name = request.operation.name

@@ -103,6 +103,16 @@ def test_a_device_whose_link_was_not_measured_is_not_chosen(sim):
     assert ac.explain(ac.fft, X).chosen.device == "cpu"
 
 
+def test_a_software_device_is_believed_only_where_it_was_measured(sim):
+    use({"pocketfft": curve(1e-3)}, {"simfft": curve(1e-9)}, Link(0.0, 1e12))
+    larger = np.tile(X, 64)
+    assert ac.explain(ac.fft, larger).chosen.device == "sim:0"
+    sim.software = lambda device: True
+    dispatcher.invalidate()
+    assert ac.explain(ac.fft, larger).chosen.device == "cpu"
+    assert ac.explain(ac.fft, X).chosen.device == "sim:0"
+
+
 def test_a_call_on_the_far_device_is_right_and_its_transfers_are_counted(sim):
     use({"pocketfft": curve(1.0)}, {"simfft": curve(1e-9)}, Link(0.0, 1e12))
     y = ac.fft(X)
