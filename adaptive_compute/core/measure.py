@@ -35,8 +35,6 @@ ADDED_SOFTWARE = 0.05
 TUNING_SHARE = 0.3  # of a device's time, for finding its settings, on top of it
 # A kernel that takes so many seconds for one run is timed by that run, and not asked for more work than that again.
 SLOW = 0.5
-# A first run on a device that takes longer may have compiled, for one set of operands: the third one counts then.
-COMPILES = 0.01
 # Part of the time that may go into checking results again. What a class has not shown yet is checked always.
 CHECKING = 0.15
 # Two orders of magnitude past the tolerance is no rounding: the kernel computes something else.
@@ -311,8 +309,8 @@ class _Run:
             result = runner.once()
             runner.backend.synchronize(runner.kernel.device)
             runner.first = time.perf_counter() - start
-            if runner.first < COMPILES:
-                break
+            if runner.first <= SLOW:
+                break  # else it may have compiled, for one set of operands: the third run counts
         if runner.first > SLOW:
             work = operation.work(request).flops
             self.limits[runner.kernel] = min(work, self.limits.get(runner.kernel, math.inf))
@@ -339,6 +337,9 @@ class _Run:
             share = max(self.budgets[device] - self.spent[device], 0.0) / max(left, 1) / on[device]
             shares.append([min(share, LARGEST_SHARE)] * len(lane))
         timed = [[runner for runner in lane if runner.first <= SLOW] for lane in lanes.values()]
+        for runner in (runner for lane in timed for runner in lane if runner.kernel.device != "cpu"):
+            runner.seconds(1)  # a device may compile anew for either set of operands, and for where its memory lies
+            runner.seconds(1)
         samples = time_in_turn(timed, shares, turns=TURNS)
         for kernel in lanes:
             self.spent[kernel.device] += PAUSE * TURNS

@@ -33,6 +33,7 @@ from .limits import LARGEST, Limits, devices
 from .program import Buffer, Program, Step
 
 BINDINGS = 512  # recorded programs kept a device
+KNOWN = 16  # free allocations that are looked at for one that a program has been recorded on
 TABLE_BYTES = 256 << 20  # constant tables kept after the plans that used them are gone
 STRICT = "ADAPTIVE_VULKAN_STRICT"
 
@@ -163,10 +164,12 @@ class Runtime:
         with self._lock:
             brought = [(i, o) for i, o in enumerate(operands) if isinstance(o, np.ndarray)]
             placed = [self._kept(program, i, o) if isinstance(o, np.ndarray) else o for i, o in enumerate(operands)]
-            results = self._take_all([b.nbytes for b in program.results])
+            given, up = self._some(placed), tuple(i for i, _ in brought)
+            results = self._known_result(program, given, state, up) or self._take_all(
+                [b.nbytes for b in program.results]
+            )
             try:
-                up = tuple(i for i, _ in brought)
-                self._evaluate(self._binding(program, [*self._some(placed), *results], state, up, down=False))
+                self._evaluate(self._binding(program, [*given, *results], state, up, down=False))
             except BaseException:
                 for memory in results:
                     self._give(memory)
@@ -241,6 +244,22 @@ class Runtime:
                 for place in results:
                     self._give(place)
 
+    def _known_result(
+        self, program: Program, operands: list[Memory], state: State | None, up: tuple[int, ...]
+    ) -> list[Memory] | None:
+        """Take free memory for the one result with which these operands have been recorded already, if there is any."""
+        if len(program.results) != 1:
+            return None
+        self._collect()
+        free = self._free.get((True, size_class(program.results[0].nbytes, self.largest)), [])
+        for place in range(len(free) - 1, max(len(free) - 1 - KNOWN, -1), -1):
+            memory = free[place]
+            if _key(program, [*operands, memory], state, up, down=False) in self._bindings:
+                del free[place]
+                self._free_bytes -= _footprint(memory)
+                return [memory]
+        return None
+
     def _kept(self, program: Program, index: int, array: np.ndarray) -> Memory:
         """Write a host array into the memory that a program keeps for it, so that recordings stay good."""
         held = self._small.setdefault(id(program), (program, {}))[1]
@@ -292,7 +311,7 @@ class Runtime:
     ) -> _Binding:
         """Return what was recorded of a program on given memory; the operands ``up`` are uploaded before it."""
         ordered = not is_strict()
-        key = (id(program), up, down, ordered, id(state), *map(id, memory))
+        key = _key(program, memory, state, up, down)
         binding = self._bindings.get(key)
         if binding is not None:
             self._bindings.move_to_end(key)
@@ -565,6 +584,13 @@ def _skip_exit_handlers() -> None:
     address = ctypes.cast(libc._exit, ctypes.c_void_p)
     libc.on_exit(address, None)  # handlers run last in, first out, so this one hides those from before the fork
     libc.__cxa_atexit(ctypes.cast(libc.fflush, ctypes.c_void_p), None, None)  # and what C programs print is not lost
+
+
+def _key(
+    program: Program, memory: Sequence[Memory], state: State | None, up: tuple[int, ...], down: bool
+) -> tuple[Any, ...]:
+    """Return what a recording depends on."""
+    return (id(program), up, down, not is_strict(), id(state), *map(id, memory))
 
 
 def _footprint(memory: Memory) -> int:

@@ -338,6 +338,21 @@ def test_one_submission_a_call():
     assert owner.counts.submits == before + 1
 
 
+def test_known_memory_is_taken_again_whatever_else_is_free():
+    """Pipelines belong to memory: a call that could take what it was recorded on must not build another one."""
+    x = upload(normal(5000), DEVICE)
+    owner = runtime(DEVICE)
+    first = ac.multiply(x, x)
+    kept = [ac.add(first, x) for _ in range(3)]
+    del first
+    ac.multiply(x, x)
+    before = owner.counts.recorded
+    for _ in range(3):
+        kept.pop()  # its memory is the first that is free now
+        ac.multiply(x, x)
+    assert owner.counts.recorded == before
+
+
 def test_an_array_beyond_the_largest_buffer_is_cut(monkeypatch):
     kernel = room.ElementwiseKernel(DEVICE)
     small = dataclasses.replace(kernel.limits, buffer=1 << 12)
