@@ -13,14 +13,20 @@
 // Registers: 0-7 operands, 8-15 their imaginary parts, 16-23 scratch loads, 24-39 numbers, from 40 the steps' results.
 // variant: elementwise_simple8 -DSIMPLE8
 // variant: elementwise_simple32 -DSIMPLE32
+// variant: elementwise_growth1 -DFUNCTIONS=1 -DGROWTH
+// variant: elementwise_waves1 -DFUNCTIONS=1 -DWAVES
 // variant: elementwise_functions1 -DFUNCTIONS=1
+// variant: elementwise_growth2 -DFUNCTIONS=2 -DGROWTH
+// variant: elementwise_waves2 -DFUNCTIONS=2 -DWAVES
 // variant: elementwise_functions2 -DFUNCTIONS=2
+// variant: elementwise_growth4 -DFUNCTIONS=4 -DGROWTH
+// variant: elementwise_waves4 -DFUNCTIONS=4 -DWAVES
 // variant: elementwise_functions4 -DFUNCTIONS=4
 #include "maths.glsl"
 #include "elements.glsl"
 #include "elementwise_steps.glsl"
 
-// Which of a variant's steps are simple (S) and which can be functions (C): the same as in SHAPES of
+// Which of a variant's steps are simple (S) and which can be functions (C): the same as in VARIANTS of
 // backends/vulkan/elementwise_schedule.py.
 #if defined(SIMPLE8)
 #define STEPS 8

@@ -171,16 +171,25 @@ uvec4 whole_power(uvec4 base, uvec4 exponent) {
     return result;
 }
 
+// With GROWTH or WAVES only some of them: a driver compiles these several times as fast. The same as in
+// backends/vulkan/elementwise_schedule.py.
 uvec4 complicated(uint op, uvec4 a, uvec4 b) {
     vec4 x = uintBitsToFloat(a), y = uintBitsToFloat(b), r = x, s;
     switch (op) {
     case OP_EXP: r = exp_f32(x); break;
+    case OP_SINH: r = sinh_f32(x); break;
+    case OP_COSH: r = cosh_f32(x); break;
+#ifndef WAVES
     case OP_EXP2: r = exp2_f32(x); break;
     case OP_EXPM1: r = expm1_f32(x); break;
     case OP_LOG: r = log_f32(x); break;
     case OP_LOG2: r = log2_f32(x); break;
     case OP_LOG10: r = log10_f32(x); break;
     case OP_LOG1P: r = log1p_f32(x); break;
+    case OP_TANH: r = tanh_f32(x); break;
+    case OP_ERF: r = erf_f32(x); break;
+#endif
+#ifndef GROWTH
     case OP_SIN:
     case OP_COS:
     case OP_TAN:
@@ -188,16 +197,15 @@ uvec4 complicated(uint op, uvec4 a, uvec4 b) {
         if (op == OP_COS) r = s;
         if (op == OP_TAN) r = divided(r, s);
         break;
-    case OP_SINH: r = sinh_f32(x); break;
-    case OP_COSH: r = cosh_f32(x); break;
-    case OP_TANH: r = tanh_f32(x); break;
+#endif
+#if !defined(WAVES) && !defined(GROWTH)
     case OP_ARCSIN: r = arcsin_f32(x); break;
     case OP_ARCCOS: r = arccos_f32(x); break;
     case OP_ARCTAN2: r = arctan2_f32(x, y); break;
-    case OP_ERF: r = erf_f32(x); break;
     case OP_POWER: r = power_f32(x, y); break;
     case OP_FMOD: return remainder_towards_zero(a, b);
     case OP_IPOWER: return whole_power(a, b);
+#endif
     }
     return floatBitsToUint(r);
 }

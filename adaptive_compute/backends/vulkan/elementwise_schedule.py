@@ -10,16 +10,35 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from .elementwise_emit import FIRST_FUNCTION, RefusedError, Register, Source
+from .elementwise_emit import FIRST_FUNCTION, FUNCTIONS, OPS, RefusedError, Register, Source
 from .elementwise_lowering import Lowered
 
-# The variants of shaders/elementwise.comp, cheapest first: S computes a simple step, C a function.
-SHAPES = {
-    "elementwise_simple8": "S" * 8,
-    "elementwise_functions1": "SSSSC" + "S" * 8,
-    "elementwise_functions2": "SSSSCSSSSC" + "S" * 8,
-    "elementwise_simple32": "S" * 32,
-    "elementwise_functions4": "SSSSSSSSCSSSSCSSSSCSSSSC" + "S" * 8,
+
+class Variant(NamedTuple):
+    """A variant of the shader: its slots in order (S computes a simple step, C a function), and those functions."""
+
+    slots: str
+    functions: frozenset[int] = frozenset()
+
+
+_SHARED = ("exp", "sinh", "cosh")
+_GROWTH = frozenset(OPS[n] for n in (*_SHARED, "exp2", "expm1", "log", "log2", "log10", "log1p", "tanh", "erf"))
+_WAVES = frozenset(OPS[n] for n in (*_SHARED, "sin", "cos", "tan"))
+_ALL = frozenset(OPS[n] for n in FUNCTIONS)
+_ONE, _TWO, _FOUR = "SSSSC" + "S" * 8, "SSSSCSSSSC" + "S" * 8, "SSSSSSSSCSSSSCSSSSCSSSSC" + "S" * 8
+# The variants of shaders/elementwise.comp, those that drivers compile fastest first.
+VARIANTS = {
+    "elementwise_simple8": Variant("S" * 8),
+    "elementwise_growth1": Variant(_ONE, _GROWTH),
+    "elementwise_waves1": Variant(_ONE, _WAVES),
+    "elementwise_functions1": Variant(_ONE, _ALL),
+    "elementwise_growth2": Variant(_TWO, _GROWTH),
+    "elementwise_waves2": Variant(_TWO, _WAVES),
+    "elementwise_growth4": Variant(_FOUR, _GROWTH),
+    "elementwise_waves4": Variant(_FOUR, _WAVES),
+    "elementwise_functions2": Variant(_TWO, _ALL),
+    "elementwise_simple32": Variant("S" * 32),
+    "elementwise_functions4": Variant(_FOUR, _ALL),
 }
 MOST_OPERANDS, MOST_CROSSING, MOST_NUMBERS = 8, 8, 16
 MOST_DISPATCHES = 24  # more than that costs as much as computing step by step
@@ -100,8 +119,8 @@ def _dispatch(lowered: Lowered, first: int, last: int, planes: dict[int, int]) -
         return None
     if len(earlier) > MOST_CROSSING or len(crossing) > MOST_CROSSING:
         return None
-    for shader, shape in SHAPES.items():
-        slots = _slots(steps, first, shape)
+    for shader, variant in VARIANTS.items():
+        slots = _slots(steps, first, variant)
         if slots is None:
             continue
 
@@ -113,7 +132,7 @@ def _dispatch(lowered: Lowered, first: int, last: int, planes: dict[int, int]) -
                 return CROSSING_AT + earlier.index(what) if what < first else STEPS_AT + slots[what]
             return sources.index(what) + (IMAGINARY_AT if name == "imaginary" else 0)
 
-        table = [(0, 0, 0, 0)] * len(shape)
+        table = [(0, 0, 0, 0)] * len(variant.slots)
         for number, (op, args) in enumerate(steps, first):
             a, b, c = (*map(register, args), 0, 0, 0)[:3]
             table[slots[number]] = (op, a, b, c)
@@ -125,10 +144,12 @@ def _dispatch(lowered: Lowered, first: int, last: int, planes: dict[int, int]) -
     return None
 
 
-def _slots(steps: Sequence[tuple[int, tuple[Register, ...]]], first: int, shape: str) -> dict[int, int] | None:
+def _slots(steps: Sequence[tuple[int, tuple[Register, ...]]], first: int, variant: Variant) -> dict[int, int] | None:
     """Return the slot of each step, every one behind those that it reads; None where they do not fit."""
     kinds = ["C" if op >= FIRST_FUNCTION else "S" for op, _ in steps]
-    if len(steps) > len(shape) or kinds.count("C") > shape.count("C"):
+    if len(steps) > len(variant.slots) or kinds.count("C") > variant.slots.count("C"):
+        return None
+    if any(kind == "C" and op not in variant.functions for (op, _), kind in zip(steps, kinds)):
         return None
     reads = [[arg[1] - first for arg in args if arg[0] == "step" and arg[1] >= first] for _, args in steps]
     # How many functions a step is followed by at least: the longest such way goes first.
@@ -138,7 +159,7 @@ def _slots(steps: Sequence[tuple[int, tuple[Register, ...]]], first: int, shape:
             below[arg] = max(below[arg], below[number] + (kinds[number] == "C"))
     places: dict[int, int] = {}
     waiting = sorted(range(len(steps)), key=lambda number: (-below[number], number))
-    for slot, kind in enumerate(shape):
+    for slot, kind in enumerate(variant.slots):
         for number in waiting:
             if kinds[number] == kind and all(places.get(arg, slot) < slot for arg in reads[number]):
                 places[number] = slot

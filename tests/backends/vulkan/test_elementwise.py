@@ -62,10 +62,13 @@ def test_operations_have_the_numbers_of_the_shader():
 def test_shapes_are_those_of_the_shader():
     text = (FOLDER / "elementwise.comp").read_text().replace("\\\n", " ")
     slots = re.findall(r"#define SLOTS\(S, C\) (.*)", text)
-    order = ("simple8", "simple32", "functions1", "functions2", "functions4")
-    for name, found in zip(order, slots, strict=True):
-        shape = elementwise_schedule.SHAPES[f"elementwise_{name}"]
-        assert re.findall(r"([SC])\((\d+)\)", found) == [(kind, str(n)) for n, kind in enumerate(shape)]
+    shapes = {}
+    for name, found in zip(("simple8", "simple32", "1", "2", "4"), slots, strict=True):
+        shapes[name] = "".join(kind for kind, _ in re.findall(r"([SC])\((\d+)\)", found))
+        assert [int(n) for _, n in re.findall(r"([SC])\((\d+)\)", found)] == list(range(len(shapes[name])))
+    for name, variant in elementwise_schedule.VARIANTS.items():
+        short = name.removeprefix("elementwise_")
+        assert variant.slots == shapes[short if short.startswith("simple") else short[-1]]
 
 
 # Functions over the whole range of float32
