@@ -29,6 +29,14 @@ DTYPES = (
 )  # fmt: skip
 
 
+_HELD = frozenset(np.dtype(name) for name in DTYPES if name != "bfloat16")  # NumPy has no name for that one
+
+
+@cache
+def _link() -> Any:
+    return import_module(f"{__package__}.link")
+
+
 @cache
 def installed(library: str) -> bool:
     """Tell whether a library could be imported, without importing it."""
@@ -66,6 +74,7 @@ def torch_cuda() -> str | None:
     return None
 
 
+@lru_cache(maxsize=64)
 def index_of(device: str) -> int:
     """Return a device's number."""
     return int(device.partition(":")[2])
@@ -139,17 +148,14 @@ class CudaBackend(Backend):
         return driver.found().gpus[index_of(device)].memory
 
     def upload(self, host: Any, device: str) -> Any:
-        from . import link
-
-        if isinstance(host, np.ndarray) and host.dtype.name not in DTYPES:
+        if isinstance(host, np.ndarray) and host.dtype not in _HELD:
             raise DtypeError(f"a GPU holds no {host.dtype}; {', '.join(DTYPES)} are accepted")
-        return memory.guarded(link.upload, host, index_of(device))
+        return memory.guarded(_link().upload, host, index_of(device))
 
     def download(self, array: Any) -> Any:
         """Copy to the host as a NumPy array; a bfloat16 tensor, for which NumPy has no dtype, as a torch one."""
-        from . import link
-
-        return link.download(self.view(array, "torch"))
+        link = _link()
+        return link.download(array if type(array) is link.torch_tensor() else self.view(array, "torch"))
 
     def view(self, array: Any, kind: str) -> Any:
         """Return the same memory as a torch tensor or a CuPy array."""
@@ -168,9 +174,7 @@ class CudaBackend(Backend):
         torch.cuda.synchronize(index_of(device))
 
     def release(self) -> None:
-        from . import link
-
-        link.release()
+        _link().release()
         memory.release()
 
 

@@ -112,6 +112,14 @@ def upload(host: Any, index: int) -> Any:
 
 
 @cache
+def torch_tensor() -> type:
+    """Return ``torch.Tensor``."""
+    import torch
+
+    return torch.Tensor
+
+
+@cache
 def _device(index: int) -> Any:
     import torch
 
@@ -122,7 +130,8 @@ def _upload(host: Any, index: int) -> Any:
     import torch
 
     if isinstance(host, np.ndarray):
-        tensor = kind_named("torch").from_numpy(host)
+        plain = host.flags.writeable and host.flags.c_contiguous
+        tensor = torch.from_numpy(host) if plain else kind_named("torch").from_numpy(host)
     else:
         tensor = host.detach().resolve_conj().resolve_neg()
     device = _device(index)
