@@ -116,6 +116,7 @@ def from_environment(environ: Mapping[str, str]) -> tuple[Settings, dict[str, st
 
 
 _interned: dict[tuple[Any, ...], Settings] = {}
+_derived: dict[tuple[Any, ...], Settings] = {}  # what a change of which settings gave
 
 
 def changed(state: Settings, **changes: Any) -> Settings:
@@ -123,10 +124,16 @@ def changed(state: Settings, **changes: Any) -> Settings:
 
     Equal values give the same object, so that a ``with ac.using(...)`` in a loop finds its cached decisions again.
     """
-    new = replace(state, **changes)
-    if len(_interned) > 1024:
-        _interned.clear()
-    return _interned.setdefault(tuple(getattr(new, field.name) for field in fields(new)), new)
+    key = (state, *changes.items())
+    found = _derived.get(key)
+    if found is None:
+        new = replace(state, **changes)
+        if len(_interned) > 1024:
+            _interned.clear()
+            _derived.clear()
+        found = _interned.setdefault(tuple(getattr(new, field.name) for field in fields(new)), new)
+        _derived[key] = found
+    return found
 
 
 _scoped: ContextVar[Settings | None] = ContextVar("adaptive_compute_settings", default=None)
