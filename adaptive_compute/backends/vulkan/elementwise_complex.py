@@ -101,7 +101,18 @@ class ComplexSteps(RealSteps):
         return real, self.mul(self.exp(a), self.sin(b))
 
     def _complex_log(self, x: Any) -> Any:
-        return self.log(self._modulus(x)), self.arctan2(x[1], x[0])
+        a, b = self.magnitude(x[0]), self.magnitude(x[1])
+        less = self.lt(a, b)
+        large, small = self.select(less, b, a), self.select(less, a, b)
+        over = self.sub(large, self.number(1.0))
+        return self._log_of_modulus(x, over, small), self.arctan2(x[1], x[0])
+
+    def _log_of_modulus(self, x: Any, over: Register, small: Register) -> Register:
+        """Return log |x|; near 1 from the part by which the larger component exceeds 1, which loses no digits."""
+        size, two = self._modulus(x), self.number(2.0)
+        square = self.add(self.mul(over, self.add(two, over)), self.mul(small, small))
+        near = self.and_(self.lt(self.number(0.5), size), self.lt(size, two))
+        return self.select(near, self.mul(self.number(0.5), self.log1p(square)), self.log(size))
 
     def _complex_log2(self, x: Any) -> Any:
         return self._logarithm(x, 1 / math.log(2))
@@ -113,7 +124,8 @@ class ComplexSteps(RealSteps):
         return tuple(self.mul(part, self.number(factor)) for part in self._complex_log(x))
 
     def _complex_log1p(self, x: Any) -> Any:
-        return self._complex_log((self.add(x[0], self.number(1.0)), x[1]))
+        moved = (self.add(x[0], self.number(1.0)), x[1])
+        return self._log_of_modulus(moved, x[0], x[1]), self.arctan2(moved[1], moved[0])
 
     def _complex_sin(self, x: Any) -> Any:
         a, b = x

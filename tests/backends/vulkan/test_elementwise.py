@@ -129,6 +129,17 @@ def test_powers_over_their_whole_range():
     np.testing.assert_array_equal(result[np.isinf(expected)], expected[np.isinf(expected)])
 
 
+@pytest.mark.parametrize("name", ["log", "log1p"])
+def test_complex_logarithms_near_one_keep_their_digits(name):
+    size = 2.0 ** np.arange(-20, 0.0)
+    turn = np.exp(1j * np.linspace(0, 6, 7))[:, None]
+    x = ((size * turn).ravel() + (1 if name == "log" else 0)).astype(np.complex64)
+    x = x[x != 1]
+    result = evaluate(f"{name}(x)", x=x)
+    exact = np.log1p(x.astype(np.clongdouble) - (1 if name == "log" else 0))
+    assert (np.abs(result - exact) / np.abs(exact)).max() < 1e-6
+
+
 @pytest.mark.parametrize("text", ["a % b", "a // b"])
 def test_remainders_are_exact(text):
     rng = np.random.default_rng(2)
