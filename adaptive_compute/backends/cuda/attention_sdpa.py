@@ -287,18 +287,15 @@ class EfficientPlan(_OperatorPlan):
             return None, None
         shape = torch.broadcast_shapes((1, 1), *(x.shape for x in (mask, bias) if x is not None))
         device = (mask if mask is not None else bias).device
-        full = torch.zeros((*shape[:-1], -(-s.lk // 8) * 8), dtype=self.dtype, device=device)[..., : s.lk]
+        padded = torch.zeros((*shape[:-1], -(-s.lk // 8) * 8), dtype=self.dtype, device=device)  # rows are aligned
+        full = padded[..., : s.lk]
         if bias is not None:
             full.add_(bias.to(self.dtype))
-        nothing = None
         if mask is not None:
             full.masked_fill_(~mask, -math.inf)
-            nothing = (full == -math.inf).all(-1)
-        whole = (*s.batch, s.heads, s.lq, s.lk)
-        full = full.expand(whole)
-        return (
-            full.reshape(-1, *whole[-3:]) if full.ndim > 4 else full.expand(math.prod(s.batch), *whole[-3:])
-        ), nothing
+        nothing = (full == -math.inf).all(-1)
+        whole = (*s.batch, s.heads, s.lq, padded.shape[-1])
+        return padded.expand(whole).reshape(-1, *whole[-3:])[..., : s.lk], nothing
 
     def _forward(self, query: Any, key: Any, value: Any, mask: Any, bias: Any) -> Any:
         added, nothing = self._scores_bias(mask, bias)

@@ -12,6 +12,7 @@ from ..base import Kernel
 from . import memory
 from .device import DTYPES, dtype_of, needs, on
 
+LEAST = 1 << 20  # elements below which torch's norm with its wide copy takes less time than a Triton kernel's start
 _UNKNOWN = ("uint16", "uint32", "uint64")
 
 
@@ -50,7 +51,7 @@ class TorchReduce(Kernel):
 def one_pass(request: Request, otherwise: Callable[[Any], Any]) -> Callable[[Any], Any] | None:
     """Return the norm of a contiguous operand in one pass over it, or None where its axes or dtype allow none."""
     x, axes = request.first, sorted(request.params.axes)
-    if x.dtype not in ("float16", "bfloat16", "float32") or not x.size or axes != [*range(axes[0], axes[-1] + 1)]:
+    if x.dtype not in ("float16", "bfloat16", "float32") or x.size < LEAST or axes != [*range(axes[0], axes[-1] + 1)]:
         return None
     outer, n, inner = (math.prod(part) for part in (x.shape[: axes[0]], x.shape[axes[0] : axes[-1] + 1],
                                                     x.shape[axes[-1] + 1 :]))  # fmt: skip

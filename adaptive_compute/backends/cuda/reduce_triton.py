@@ -15,7 +15,9 @@ import torch
 import triton
 import triton.language as tl
 
-TILE = 2048  # elements that a program reads at a time
+TILE = 4096  # elements that a program reads at a time
+WIDEST = 256  # neighbouring sums of a program, where sums are not along contiguous memory
+WARPS = 8
 PROGRAMS = 2048  # as many as keep a large GPU busy
 LEAST = 4 * TILE  # elements of a row that are worth a program of their own
 
@@ -63,7 +65,7 @@ def across(X, OUT, n, inner, part, parts, tiles, N: tl.constexpr, COLUMNS: tl.co
 
 def norm(x: Any, outer: int, n: int, inner: int, dtype: Any) -> Any:
     """Return the L2 norms over the middle axis of a contiguous tensor seen as (outer, n, inner), as (outer, inner)."""
-    side = min(TILE, triton.next_power_of_2(n if inner == 1 else inner))
+    side = min(TILE, triton.next_power_of_2(n)) if inner == 1 else min(WIDEST, triton.next_power_of_2(inner))
     other = TILE // side  # rows of a tile, or the elements of a sum that it adds up at once
     programs = -(-outer // other) if inner == 1 else outer * -(-inner // side)
     step = side if inner == 1 else other
@@ -72,9 +74,10 @@ def norm(x: Any, outer: int, n: int, inner: int, dtype: Any) -> Any:
     parts = -(-n // part)
     shape = (outer, inner) if parts == 1 else (outer, parts, inner)
     out = torch.empty(shape, dtype=dtype if parts == 1 else torch.float64, device=x.device)
+    last = parts == 1
     if inner == 1:
-        along[(programs, parts)](x, out, outer, n, part, parts, ROWS=other, N=side, LAST=parts == 1)
+        along[(programs, parts)](x, out, outer, n, part, parts, ROWS=other, N=side, LAST=last, num_warps=WARPS)
     else:
-        tiles = -(-inner // side)
-        across[(programs, parts)](x, out, n, inner, part, parts, tiles, N=other, COLUMNS=side, LAST=parts == 1)
+        sizes = n, inner, part, parts, -(-inner // side)
+        across[(programs, parts)](x, out, *sizes, N=other, COLUMNS=side, LAST=last, num_warps=WARPS)
     return out if parts == 1 else out.sum(1).sqrt_().to(dtype)
