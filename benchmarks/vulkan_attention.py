@@ -1,7 +1,8 @@
 """Attention's shaders on a Vulkan device, variant by variant, beside torch's SDPA on the same GPU where it is there.
 
-``python -m benchmarks.vulkan_attention [--quick] [--output FILE.json]``. The device's own time by timestamps, median of
-ten after a warm-up; torch by CUDA events. Each result is first compared with the float64 definition on random rows.
+``python -m benchmarks.vulkan_attention [--quick] [--masks none causal] [--output FILE.json]``. The device's own time by
+timestamps, median of ten after a warm-up; torch by CUDA events. Each result is first compared with the float64
+definition on random rows.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,7 @@ from .record import machine
 
 DEVICE = "vulkan:0"
 REPEATS = 10
-SHAPES = {"d64": (1, 8, 4096, 64), "d128": (4, 16, 4096, 128)}
+SHAPES = {"d128": (4, 16, 4096, 128), "d64": (1, 8, 4096, 64)}
 QUICK = {"d64": (1, 2, 256, 64), "d128": (1, 2, 256, 128)}
 MASKS = {"none": None, "causal": ac.Causal(), "window": ac.Window(256)}
 
@@ -135,10 +138,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--output", type=Path)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--masks", nargs="*", choices=MASKS, default=[*MASKS])
+    parser.add_argument("--seconds", type=float, default=55.0, help="begin nothing new after this long")
     options = parser.parse_args()
     shapes = QUICK if options.quick else SHAPES
     record: list[dict[str, Any]] = []
-    end = time.perf_counter() + 55
+    end = time.perf_counter() + options.seconds
 
     def note(label: str, name: str, what: str, gemms: int, shape: tuple[int, ...], found: dict[str, float]) -> None:
         record.append({"shape": shape, "mask": name, "what": what, **found})
@@ -148,7 +153,7 @@ def main() -> None:
 
     print("TFLOP/s count every pair, kept or not")
     for label, shape in shapes.items():
-        for name, mask in MASKS.items():
+        for name, mask in ((n, MASKS[n]) for n in options.masks):
             for variant in variants(shape[-1]):
                 if time.perf_counter() > end:
                     print(f"{label} {name} {variant[1]}: out of time")
@@ -166,7 +171,16 @@ def main() -> None:
             one = (1, *shape[1:])
             note(label, "none", "backward", 5, one, measured(BACKWARD, one, None, None))
     if options.output:
-        made = {"benchmark": "vulkan_attention", "machine": machine(), "figures": record}
+        limits = devices()[int(DEVICE.partition(":")[2])]
+        made = {
+            "benchmark": "vulkan_attention",
+            "command": "python -m " + " ".join(["benchmarks.vulkan_attention", *sys.argv[1:]]),
+            "date": datetime.now(UTC).date().isoformat(),
+            "device": limits.name,
+            "driver": limits.driver,
+            "machine": machine(),
+            "figures": record,
+        }
         options.output.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
 
 

@@ -14,9 +14,12 @@ import argparse
 import json
 import math
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -310,6 +313,13 @@ def _parts(found: dict[str, float]) -> str:
     )
 
 
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--points", type=int, default=10**7)
@@ -333,12 +343,10 @@ def main() -> None:
         print(table(rows[-1:], options.points), flush=True)
     limits = runtime(DEVICE).limits
     record = {
-        "points": options.points,
-        "device": limits.name,
-        "driver": limits.driver,
-        "machine": machine(),
-        "rows": rows,
-    }
+        "benchmark": "vulkan_nufft", "command": "python -m " + " ".join(["benchmarks.vulkan_nufft", *sys.argv[1:]]),
+        "date": datetime.now(UTC).date().isoformat(), "device": limits.name, "driver": limits.driver,
+        "rival": f"cuFINUFFT {_version('cufinufft')}", "machine": machine(), "points": options.points, "rows": rows,
+    }  # fmt: skip
     if options.output:
         options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(f"{limits.name}, {limits.driver}")

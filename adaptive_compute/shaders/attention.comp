@@ -9,7 +9,7 @@
 // that eight rows read at once lie in different banks.
 // Bindings: 0 q, 1 k, 2 v, 3 boolean operand, 4 bias, 5 places (offset in the boolean operand and in the bias, for each
 // head), 6 compiled mask (order of tiles, starts, keys, patterns, bits), 7 out, 8 logsumexp.
-// Constants: attention.glsl, where SCALE includes log2(e) and OPTION says that the logsumexp is wanted; 18, 19 chunks of
+// Constants: attention.glsl, where SCALE includes log2(e) and OPTION says that the logsumexp is wanted; 8, 9 chunks of
 // the head axis and quads in each.
 // Left to the driver to optimise (-O0): glslc's own optimiser drops `precise` from what it unrolls.
 // variant: attention_small32 -O0 -DBQ=32 -DBK=32 -DTX=8 -DTY=8 -DOC=1 -DK4=8 -DVC=32 -DSHUFFLE
@@ -21,17 +21,49 @@
 // variant: attention_plain128 -O0 -DBQ=32 -DBK=32 -DTX=8 -DTY=8 -DOC=4 -DK4=8 -DVC=16
 // variant: attention_plain256 -O0 -DBQ=32 -DBK=32 -DTX=8 -DTY=8 -DOC=8 -DK4=8 -DVC=8
 // variant: attention_a64 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=8 -DOC=1 -DK4=8 -DVC=64 -DSHUFFLE
-// variant: attention_b64 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=8 -DOC=2 -DK4=8 -DVC=64 -DSHUFFLE
 // variant: attention_c64 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=8 -DOC=1 -DK4=16 -DVC=64 -DQ4=16 -DSHUFFLE
-// variant: attention_d64 -O0 -DBQ=128 -DBK=32 -DTX=8 -DTY=16 -DOC=2 -DK4=8 -DVC=32 -DSHUFFLE
-// variant: attention_e64 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=8 -DOC=2 -DK4=16 -DVC=64 -DQ4=16 -DSHUFFLE
-// variant: attention_a128 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=8 -DOC=2 -DK4=8 -DVC=32 -DSHUFFLE
 // variant: attention_b128 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=16 -DOC=2 -DK4=8 -DVC=32 -DSHUFFLE
 // variant: attention_c128 -O0 -DBQ=64 -DBK=32 -DTX=8 -DTY=16 -DOC=4 -DK4=8 -DVC=32 -DSHUFFLE
+// variant: attention_f64 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=2 -DOG=2 -DK4=8 -DVC=64 -DSHUFFLE
+// variant: attention_g64 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=2 -DOG=2 -DK4=8 -DVC=64 -DAHEAD -DSHUFFLE
+// variant: attention_i64 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=2 -DOG=2 -DK4=16 -DVC=64 -DSHUFFLE
+// variant: attention_h128 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=4 -DOG=2 -DK4=16 -DVC=64 -DSHUFFLE
+// variant: attention_l128 -O0 -DBQ=64 -DBK=32 -DTX=8 -DTY=16 -DOC=4 -DOG=4 -DK4=8 -DVC=32 -DSHUFFLE
+// variant: attention_q128 -O0 -DBQ=64 -DBK=32 -DTX=8 -DTY=16 -DOC=4 -DOG=2 -DK4=8 -DVC=32 -DAHEAD -DSHUFFLE
+// variant: attention_s128 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=16 -DOC=2 -DOG=2 -DK4=8 -DVC=32 -DAHEAD -DSHUFFLE
+// variant: attention_u128 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=4 -DOG=4 -DK4=16 -DVC=64 -DSHUFFLE
+// variant: attention_v128 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=4 -DOG=4 -DK4=16 -DVC=64 -DDIRECT -DSHUFFLE
+// variant: attention_w128 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=16 -DOC=2 -DOG=2 -DK4=16 -DVC=64 -DAHEAD -DSHUFFLE
+// variant: attention_x128 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=16 -DOC=2 -DOG=2 -DK4=16 -DVC=64 -DSHUFFLE
+// variant: attention_y128 -O0 -DBQ=64 -DBK=32 -DTX=8 -DTY=16 -DOC=4 -DOG=4 -DK4=16 -DVC=32 -DSHUFFLE
+// variant: attention_z128 -O0 -DBQ=64 -DBK=32 -DTX=8 -DTY=16 -DOC=4 -DOG=4 -DK4=16 -DVC=32 -DDIRECT -DSHUFFLE
+// variant: attention_aa128 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=4 -DOG=4 -DK4=8 -DVC=64 -DDIRECT -DSHUFFLE
+// variant: attention_bb128 -O0 -DBQ=32 -DBK=64 -DTX=8 -DTY=8 -DOC=4 -DOG=4 -DK4=16 -DVC=32 -DSHUFFLE
+// variant: attention_cc128 -O0 -DBQ=32 -DBK=32 -DTX=8 -DTY=8 -DOC=4 -DOG=4 -DK4=16 -DVC=32 -DSHUFFLE
+// variant: attention_dd128 -O0 -DBQ=32 -DBK=32 -DTX=8 -DTY=8 -DOC=4 -DOG=4 -DK4=16 -DVC=32 -DDIRECT -DSHUFFLE
+// variant: attention_ee128 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=4 -DOG=2 -DK4=16 -DVC=64 -DDIRECT -DSHUFFLE
+// variant: attention_ff128 -O0 -DBQ=32 -DBK=64 -DTX=8 -DTY=8 -DOC=4 -DOG=4 -DK4=16 -DVC=32 -DDIRECT -DSHUFFLE
+// variant: attention_gg128 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=8 -DOC=2 -DOG=2 -DK4=16 -DVC=64 -DDIRECT -DSHUFFLE
+// variant: attention_j64 -O0 -DBQ=64 -DBK=32 -DTX=8 -DTY=16 -DOC=2 -DOG=2 -DK4=16 -DVC=32 -DSHUFFLE
+// variant: attention_k64 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=8 -DOC=1 -DK4=16 -DVC=64 -DSHUFFLE
+// variant: attention_l64 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=2 -DOG=2 -DK4=16 -DVC=64 -DDIRECT -DSHUFFLE
+// variant: attention_hh128 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=8 -DOC=2 -DOG=2 -DK4=16 -DVC=64 -DSHUFFLE
+// variant: attention_ii128 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=4 -DOG=2 -DK4=16 -DVC=64 -DUNROLL=4 -DSHUFFLE
+// variant: attention_jj128 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=4 -DOG=2 -DK4=16 -DVC=64 -DUNROLL=2 -DSHUFFLE
+// variant: attention_kk128 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=16 -DOC=2 -DOG=2 -DK4=16 -DVC=64 -DUNROLL=4 -DSHUFFLE
+// variant: attention_ll128 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=4 -DOG=4 -DK4=16 -DVC=64 -DUNROLL=4 -DDIRECT -DSHUFFLE
+// variant: attention_m64 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=8 -DOC=1 -DK4=16 -DVC=64 -DQ4=16 -DUNROLL=4 -DSHUFFLE
+// variant: attention_n64 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=2 -DOG=2 -DK4=16 -DVC=64 -DUNROLL=4 -DSHUFFLE
 // variant: attention_a256 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=16 -DOC=4 -DK4=8 -DVC=16 -DSHUFFLE
 #include "attention.glsl"
 #ifndef Q4
 #define Q4 0
+#endif
+#ifndef UNROLL
+#define UNROLL 1
+#endif
+#ifndef OG
+#define OG 1
 #endif
 #define SR (BQ / TY)
 #define SG (BK / TX / 4)
@@ -43,8 +75,8 @@
 #else
 #define KEYS (BQ * K4)
 #endif
-layout(constant_id = 18) const uint CHUNKS = 1;
-layout(constant_id = 19) const uint QUADS = 1;
+layout(constant_id = 8) const uint CHUNKS = 1;
+layout(constant_id = 9) const uint QUADS = 1;
 READER(query, 0)
 READER(key, 1)
 READER(value, 2)
@@ -68,6 +100,49 @@ shared float row_parts[BQ * TX];
 #define EACH_GROUP [[unroll]] for (uint g = 0u; g < SG; g++)
 #define EACH_COLUMN [[unroll]] for (uint x = 0u; x < 4u; x++)
 
+// What the stage holds next, on its way: with AHEAD it is read while the stage before is computed with.
+#if Q4
+#define SCORES_STAGED (BK * K4)
+#else
+#define SCORES_STAGED ((BQ + BK) * K4)
+#endif
+#define SCORE_LOADS (SCORES_STAGED / THREADS)
+#define VALUE_LOADS (VC * W4 / THREADS)
+vec4 coming[LARGER(SCORE_LOADS, VALUE_LOADS)];
+
+void read_scores(uint thread, uint query_row, uint i0, uint key_row, uint j0, uint start) {
+    [[unroll]] for (uint n = 0u; n < SCORE_LOADS; n++) {
+        uint at = n * THREADS + thread, row = at / K4, k = at % K4;
+#if !Q4
+        if (n < BQ * K4 / THREADS)
+            coming[n] = k < QUADS && i0 + row < LQ ? query(query_row + i0 + row, 4u * (start + k), D) * SCALE : vec4(0.0);
+        else
+            row -= BQ;
+        if (n >= BQ * K4 / THREADS)
+#endif
+            coming[n] = k < QUADS && j0 + row < LK ? key(key_row + j0 + row, 4u * (start + k), D) : vec4(0.0);
+    }
+}
+
+void set_scores(uint thread) {
+    [[unroll]] for (uint n = 0u; n < SCORE_LOADS; n++) {
+        uint at = n * THREADS + thread, row = at / K4, k = at % K4;
+        uint twist = !(KEYS == 0) && n < BQ * K4 / THREADS ? row : row >> 2;
+        stage[row * K4 + (k ^ (twist & 7u))] = coming[n];
+    }
+}
+
+void read_values(uint thread, uint key_row, uint j0) {
+    [[unroll]] for (uint n = 0u; n < VALUE_LOADS; n++) {
+        uint at = n * THREADS + thread, j = j0 + at / W4, o = at % W4;
+        coming[n] = j < LK ? value(key_row + j, 4u * o, DV) : vec4(0.0);
+    }
+}
+
+void set_values(uint thread) {
+    [[unroll]] for (uint n = 0u; n < VALUE_LOADS; n++) stage[n * THREADS + thread] = coming[n];
+}
+
 void main() {
     uint number = gl_WorkGroupID.x + gl_WorkGroupID.y * gl_NumWorkGroups.x;
     if (number >= COUNT) return;
@@ -79,7 +154,7 @@ void main() {
         first = uint(table[TILES + tile]);
         last = uint(table[TILES + tile + 1u]);
     }
-    const uint visits = TILES + TILES + 1u, patterns = visits + COMPILED - 1u, bits = patterns + COMPILED - 1u;
+    uint visits = TILES + TILES + 1u, patterns = visits + VISITED, bits = patterns + VISITED;
     uint key_head = head / HEADS * KEY_HEADS + head % HEADS * KEY_HEADS / HEADS;
     uint query_row = head * LQ, key_row = key_head * LK, i0 = tile * BQ;
     uint mask_place = MASKED != 0u ? places[2u * head] : 0u, bias_place = BIASED != 0u ? places[2u * head + 1u] : 0u;
@@ -99,29 +174,32 @@ void main() {
             i0 + row < LQ ? query(query_row + i0 + row, 4u * k, D) * SCALE : vec4(0.0);
     }
 #endif
+#ifdef AHEAD
+    if (first < last)
+        read_scores(thread, query_row, i0, key_row, (COMPILED != 0u ? uint(table[visits + first]) : first) * BK, 0u);
+#endif
     for (uint visit = first; visit < last; visit++) {
         uint j0 = (COMPILED != 0u ? uint(table[visits + visit]) : visit) * BK;
         vec4 score[SR][SG];
         EACH_ROW EACH_GROUP score[r][g] = vec4(0.0);
         for (uint chunk = 0u; chunk < CHUNKS; chunk++) {
             uint start = chunk * QUADS;
+#ifdef AHEAD
             barrier();
-#if !Q4
-            [[unroll]] for (uint n = 0u; n < BQ * K4 / THREADS; n++) {
-                uint at = n * THREADS + thread, row = at / K4, k = at % K4;
-                if (k < QUADS)
-                    stage[row * K4 + (k ^ (row & 7u))] =
-                        i0 + row < LQ ? query(query_row + i0 + row, 4u * (start + k), D) * SCALE : vec4(0.0);
-            }
+            set_scores(thread);
+            barrier();
+            if (chunk + 1u < CHUNKS)
+                read_scores(thread, query_row, i0, key_row, j0, start + QUADS);
+            else
+                read_values(thread, key_row, j0);
+#else
+            barrier();
+            read_scores(thread, query_row, i0, key_row, j0, start);
+            set_scores(thread);
+            barrier();
 #endif
-            [[unroll]] for (uint n = 0u; n < BK * K4 / THREADS; n++) {
-                uint at = n * THREADS + thread, row = at / K4, k = at % K4;
-                if (k < QUADS)
-                    stage[KEYS + row * K4 + (k ^ (row >> 2 & 7u))] =
-                        j0 + row < LK ? key(key_row + j0 + row, 4u * (start + k), D) : vec4(0.0);
-            }
-            barrier();
-            for (uint k = 0u; k < QUADS; k++) {
+            for (uint quad = 0u; quad < QUADS; quad += UNROLL) [[unroll]] for (uint u = 0u; u < UNROLL; u++) {
+                uint k = quad + u;  // zeros lie beyond the last one
                 vec4 q[SR];
 #if Q4
                 EACH_ROW q[r] = queries[(ty + TY * r) * Q4 + ((start + k) ^ twist_y)];
@@ -202,23 +280,45 @@ void main() {
         }
         [[unroll]] for (uint part = 0u; part < BK / VC; part++) {
             barrier();
-            [[unroll]] for (uint n = 0u; n < VC * W4 / THREADS; n++) {
-                uint at = n * THREADS + thread, j = j0 + part * VC + at / W4, o = at % W4;
-                stage[at] = j < LK ? value(key_row + j, 4u * o, DV) : vec4(0.0);
-            }
+#ifdef AHEAD
+            set_values(thread);
             barrier();
-            [[unroll]] for (uint o = 0u; o < OC; o++) {
-                vec4 sums[SR];
-                EACH_ROW sums[r] = vec4(0.0);
-                for (uint j = 0u; j < VC / 4; j++) {
+            if (part + 1u < BK / VC) {
+                read_values(thread, key_row, j0 + (part + 1u) * VC);
+            } else if (visit + 1u < last) {
+                uint next = COMPILED != 0u ? uint(table[visits + visit + 1u]) : visit + 1u;
+                read_scores(thread, query_row, i0, key_row, next * BK, 0u);
+            }
+#else
+            read_values(thread, key_row, j0 + part * VC);
+            set_values(thread);
+            barrier();
+#endif
+            [[unroll]] for (uint o = 0u; o < OC; o += OG) {
+                vec4 sums[SR][OG];
+#ifdef DIRECT
+                EACH_ROW [[unroll]] for (uint c = 0u; c < OG; c++)
+                    sums[r][c] = result[r][o + c] * (part == 0u ? shrink[r] : 1.0);
+#else
+                EACH_ROW [[unroll]] for (uint c = 0u; c < OG; c++) sums[r][c] = vec4(0.0);
+#endif
+                for (uint four = 0u; four < VC / 4; four += UNROLL) [[unroll]] for (uint u = 0u; u < UNROLL; u++) {
+                    uint j = four + u;
                     vec4 w[SR];
                     EACH_ROW w[r] = weights[(ty + TY * r) * P4 + ((part * (VC / 4) + j) ^ twist_y)];
                     [[unroll]] for (uint x = 0u; x < 4u; x++) {
-                        vec4 other = stage[(4u * j + x) * W4 + o * TX + tx];
-                        EACH_ROW sums[r] = fma(vec4(w[r][x]), other, sums[r]);
+                        [[unroll]] for (uint c = 0u; c < OG; c++) {
+                            vec4 other = stage[(4u * j + x) * W4 + (o + c) * TX + tx];
+                            EACH_ROW sums[r][c] = fma(vec4(w[r][x]), other, sums[r][c]);
+                        }
                     }
                 }
-                EACH_ROW result[r][o] = fma(result[r][o], vec4(part == 0u ? shrink[r] : 1.0), sums[r]);
+                EACH_ROW [[unroll]] for (uint c = 0u; c < OG; c++)
+#ifdef DIRECT
+                    result[r][o + c] = sums[r][c];
+#else
+                    result[r][o + c] = fma(result[r][o + c], vec4(part == 0u ? shrink[r] : 1.0), sums[r][c]);
+#endif
             }
         }
     }

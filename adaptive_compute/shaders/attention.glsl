@@ -11,24 +11,23 @@
 #define LN_2 0.6931471805599453
 
 layout(local_size_x = THREADS) in;
-layout(constant_id = 0) const uint LQ = 1;
-layout(constant_id = 1) const uint LK = 1;
-layout(constant_id = 2) const uint D = 4;
-layout(constant_id = 3) const uint DV = 4;
-layout(constant_id = 4) const uint HEADS = 1;
-layout(constant_id = 5) const uint KEY_HEADS = 1;
-layout(constant_id = 6) const uint TILES = 1;      // tiles of queries (of keys where a workgroup owns keys)
-layout(constant_id = 7) const uint COUNT = 1;      // workgroups
-layout(constant_id = 8) const uint TYPE = 0;       // storage, as in halves.glsl
-layout(constant_id = 9) const uint COMPILED = 0;   // the table of a compiled mask is there: its number of visits, plus 1
-layout(constant_id = 10) const uint MASKED = 0;    // a boolean operand is there
-layout(constant_id = 11) const uint BIASED = 0;    // a bias is there
-layout(constant_id = 12) const float SCALE = 1.0;
-layout(constant_id = 13) const uint MASK_QUERY = 0; // strides of the boolean operand and of the bias, in elements
-layout(constant_id = 14) const uint MASK_KEY = 0;
-layout(constant_id = 15) const uint BIAS_QUERY = 0;
-layout(constant_id = 16) const uint BIAS_KEY = 0;
-layout(constant_id = 17) const uint OPTION = 0;    // the shader's own
+// What a driver folds into the code; sizes are push constants, so that it compiles once for all of them.
+layout(constant_id = 0) const uint D = 4;
+layout(constant_id = 1) const uint DV = 4;
+layout(constant_id = 2) const uint TYPE = 0;       // storage, as in halves.glsl
+layout(constant_id = 3) const uint COMPILED = 0;   // the table of a compiled mask is there
+layout(constant_id = 4) const uint MASKED = 0;     // a boolean operand is there
+layout(constant_id = 5) const uint BIASED = 0;     // a bias is there
+layout(constant_id = 6) const float SCALE = 1.0;
+layout(constant_id = 7) const uint OPTION = 0;     // the shader's own
+layout(push_constant) uniform Sizes {
+    uint LQ, LK, HEADS, KEY_HEADS;
+    uint TILES;                  // tiles of queries (of keys where a workgroup owns keys)
+    uint COUNT;                  // workgroups
+    uint VISITED;                // tiles that a compiled mask visits
+    uint MASK_QUERY, MASK_KEY;   // strides of the boolean operand and of the bias, in elements
+    uint BIAS_QUERY, BIAS_KEY;
+};
 
 #include "halves.glsl"
 
@@ -80,6 +79,9 @@ layout(constant_id = 17) const uint OPTION = 0;    // the shader's own
 // 2^x for x <= 0 to 1e-7 relative; 0 below 2^-125, and NaN for NaN. The fraction's series is the Taylor polynomial of
 // 2^f on [-1/2, 1/2] with its degree lowered by Chebyshev's polynomials.
 float exp2_negative(float x) {
+#ifdef FAST_EXP
+    return exp2(x);
+#endif
     precise float shifted = x + 12582912.0;
     precise float whole = shifted - 12582912.0;
     precise float f = x - whole;

@@ -10,7 +10,7 @@
 // Bindings: 0 q, 1 k, 2 v, 3 boolean operand, 4 bias, 5 places, 6 compiled mask, 7 g, 8 lse, 9 delta, then
 // QUERIES: 10 out, 11 dlse, 12 dq, 13 dS; KEYS: 10 dk, 11 dv.
 // Constants: attention.glsl, where SCALE includes log2(e) and OPTION is 1 where dlse is given plus 2 where dS is wanted;
-// 18, 19 chunks of the q and k axis and quads in each; 20, 21 of the v axis; 22 scale.
+// 8, 9 chunks of the q and k axis and quads in each; 10, 11 of the v axis; 12 scale.
 // variant: attention_dq_small64 -O0 -DQUERIES -DOWN=32 -DOTHER=32 -DTX=8 -DTY=8 -DOC=2 -DK4=8 -DVC=32 -DSHUFFLE
 // variant: attention_dq_small128 -O0 -DQUERIES -DOWN=32 -DOTHER=32 -DTX=8 -DTY=8 -DOC=4 -DK4=8 -DVC=16 -DSHUFFLE
 // variant: attention_dq_small256 -O0 -DQUERIES -DOWN=32 -DOTHER=32 -DTX=8 -DTY=8 -DOC=8 -DK4=8 -DVC=8 -DSHUFFLE
@@ -37,11 +37,11 @@
 #define EACH_GROUP [[unroll]] for (uint g = 0u; g < SG; g++)
 #define EACH_COLUMN [[unroll]] for (uint x = 0u; x < 4u; x++)
 #define INFINITY_ uintBitsToFloat(0x7f800000u)
-layout(constant_id = 18) const uint CHUNKS = 1;
-layout(constant_id = 19) const uint QUADS = 1;
-layout(constant_id = 20) const uint VALUE_CHUNKS = 1;
-layout(constant_id = 21) const uint VALUE_QUADS = 1;
-layout(constant_id = 22) const float FACTOR = 1.0;
+layout(constant_id = 8) const uint CHUNKS = 1;
+layout(constant_id = 9) const uint QUADS = 1;
+layout(constant_id = 10) const uint VALUE_CHUNKS = 1;
+layout(constant_id = 11) const uint VALUE_QUADS = 1;
+layout(constant_id = 12) const float FACTOR = 1.0;
 READER(query, 0)
 READER(key, 1)
 READER(value, 2)
@@ -92,7 +92,7 @@ void main() {
         first = uint(table[TILES + tile]);
         last = uint(table[TILES + tile + 1u]);
     }
-    const uint visits = TILES + TILES + 1u, patterns = visits + COMPILED - 1u, bits = patterns + COMPILED - 1u;
+    uint visits = TILES + TILES + 1u, patterns = visits + VISITED, bits = patterns + VISITED;
     vec4 result[SR][OC];
     EACH_ROW [[unroll]] for (uint o = 0u; o < OC; o++) result[r][o] = vec4(0.0);
 #ifdef QUERIES

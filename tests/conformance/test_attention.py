@@ -243,7 +243,8 @@ def test_second_derivatives(kernel):
     def call(q, k, v, bias):
         return attention(q, k, v, bias=bias, mask=mask, enable_gqa=True)
 
-    run(kernel, call, *leaves)  # a kernel that takes no float64 or no mask ends here
+    if run(kernel, call, *leaves) is None:  # a kernel that takes no float64 or no mask ends here
+        return
     with ac.using(kernel=kernel.name, device=kernel.device):
         assert torch.autograd.gradcheck(call, leaves, nondet_tol=1e-10)
         assert torch.autograd.gradgradcheck(call, leaves, nondet_tol=1e-10)

@@ -68,13 +68,11 @@ class AttentionKernel(_TiledKernel):
             writes=[out, logs] if p.return_lse else [out],
             groups=spread_groups(groups),
             constants=[
-                *call.constants(
-                    tiles, groups, None if topology is None else topology.visited, p.scale * LOG2_E,
-                    request.first.dtype, int(p.return_lse),
-                ),
+                *call.constants(topology is not None, p.scale * LOG2_E, request.first.dtype, int(p.return_lse)),
                 *chunks(s.d, shape.chunk),
             ],
-        )  # fmt: skip
+            sizes=call.lengths(tiles, groups, topology),
+        )
         return call.program()
 
 

@@ -33,7 +33,6 @@ def gradient_program(request: Request, device: str, limits: Limits) -> Program:
     if wanted and topology is not None:
         _fill(call, of_scores)  # tiles that the mask drops are not visited
     tiles = -(-s.lq // shape.queries)
-    visited = None if topology is None else topology.visited
     option = int(request.operands[8] is not None) + 2 * int(wanted)
     target = call.target(0, results[0])
     b.dispatch(
@@ -41,24 +40,23 @@ def gradient_program(request: Request, device: str, limits: Limits) -> Program:
         [*call.shared(), call.places, table, grad, lse, delta, out, dlse, target, of_scores],
         writes=[delta, target, *([of_scores] if wanted else [])],
         groups=spread_groups(tiles * s.matrices),
-        constants=[
-            *call.constants(tiles, tiles * s.matrices, visited, p.scale * LOG2_E, storage, option), *tail,
-        ],
-    )  # fmt: skip
+        constants=[*call.constants(topology is not None, p.scale * LOG2_E, storage, option), *tail],
+        sizes=call.lengths(tiles, tiles * s.matrices, topology),
+    )
 
     name, shape = shape_for(device, limits, FOR_KEYS, "attention_dkv", max(s.d, s.dv), s.d)
     topology = call.topology((shape.queries, shape.keys))
     table = call.places if topology is None else b.table(mask_table(topology, by_keys=True))
     tiles = -(-s.lk // shape.keys)
     groups = tiles * math.prod(s.batch) * s.key_heads
-    visited = None if topology is None else topology.visited
     targets = [call.target(1, results[1]), call.target(2, results[2])]
     b.dispatch(
         f"attention_dkv_{name}",
         [*call.shared(), call.places, table, grad, lse, delta, *targets],
         writes=targets,
         groups=spread_groups(groups),
-        constants=[*call.constants(tiles, groups, visited, p.scale * LOG2_E, storage, 0), *tail],
+        constants=[*call.constants(topology is not None, p.scale * LOG2_E, storage, 0), *tail],
+        sizes=call.lengths(tiles, groups, topology),
     )
     if wanted:
         _sum_over_repeats(call, of_scores)

@@ -48,18 +48,44 @@ def _small(shuffles: bool) -> Shape:
 FORWARD: dict[int, dict[str, Shape]] = {
     32: {"small32": _small(True), "plain32": _small(False)},
     64: {
-        "a64": Shape(64, 64, 8, 128, 16, 32 << 10),
-        "b64": Shape(64, 64, 8, 64, 8, 32 << 10),
         "c64": Shape(64, 64, 16, 128, 16, 48 << 10, whole=16),
-        "d64": Shape(128, 32, 8, 128, 8, 36 << 10),
-        "e64": Shape(64, 64, 16, 64, 8, 48 << 10, whole=16),
+        "a64": Shape(64, 64, 8, 128, 16, 32 << 10),
+        "f64": Shape(64, 64, 8, 128, 8, 32 << 10),
+        "g64": Shape(64, 64, 8, 128, 8, 32 << 10),
+        "i64": Shape(64, 64, 16, 128, 8, 48 << 10),
+        "j64": Shape(64, 32, 16, 128, 8, 32 << 10),
+        "k64": Shape(64, 64, 16, 128, 16, 48 << 10),
+        "l64": Shape(64, 64, 16, 128, 8, 48 << 10),
+        "m64": Shape(64, 64, 16, 128, 16, 48 << 10, whole=16),
+        "n64": Shape(64, 64, 16, 128, 8, 48 << 10),
         "small64": _small(True),
         "plain64": _small(False),
     },
     128: {
-        "a128": Shape(64, 64, 8, 128, 16, 32 << 10),
-        "b128": Shape(64, 64, 8, 256, 16, 32 << 10),
+        "h128": Shape(64, 64, 16, 128, 8, 48 << 10),
+        "u128": Shape(64, 64, 16, 128, 8, 48 << 10),
+        "v128": Shape(64, 64, 16, 128, 8, 48 << 10),
+        "w128": Shape(64, 64, 16, 256, 16, 48 << 10),
+        "x128": Shape(64, 64, 16, 256, 16, 48 << 10),
+        "y128": Shape(64, 32, 16, 128, 8, 32 << 10),
+        "z128": Shape(64, 32, 16, 128, 8, 32 << 10),
+        "aa128": Shape(64, 64, 8, 128, 8, 48 << 10),
+        "bb128": Shape(32, 64, 16, 64, 8, 32 << 10),
+        "cc128": Shape(32, 32, 16, 64, 8, 20 << 10),
+        "dd128": Shape(32, 32, 16, 64, 8, 20 << 10),
+        "ee128": Shape(64, 64, 16, 128, 8, 48 << 10),
+        "ff128": Shape(32, 64, 16, 64, 8, 32 << 10),
+        "gg128": Shape(64, 64, 16, 128, 16, 48 << 10),
+        "q128": Shape(64, 32, 8, 128, 8, 24 << 10),
+        "s128": Shape(64, 64, 8, 256, 16, 32 << 10),
+        "l128": Shape(64, 32, 8, 128, 8, 24 << 10),
         "c128": Shape(64, 32, 8, 128, 8, 24 << 10),
+        "b128": Shape(64, 64, 8, 256, 16, 32 << 10),
+        "hh128": Shape(64, 64, 16, 128, 16, 48 << 10),
+        "ii128": Shape(64, 64, 16, 128, 8, 48 << 10),
+        "jj128": Shape(64, 64, 16, 128, 8, 48 << 10),
+        "kk128": Shape(64, 64, 16, 256, 16, 48 << 10),
+        "ll128": Shape(64, 64, 16, 128, 8, 48 << 10),
         "small128": _small(True),
         "plain128": _small(False),
     },
@@ -95,9 +121,14 @@ TUNING = {
 def shape_for(
     device: str, limits: Limits, shapes: dict[int, dict[str, Shape]], prefix: str, columns: int, heads: int
 ) -> tuple[str, Shape]:
-    """Return the variant for results of so many columns and queries of a head size: the tuned one, or the first."""
+    """Return the variant for results of so many columns and queries of a head size: the tuned one, or the first.
+
+    A processor that stands in for a GPU gains nothing by large tiles, and compiles small ones soonest.
+    """
     width = next(w for w in shapes if columns <= w)
     usable = {n: s for n, s in shapes[width].items() if s.runs(limits) and (not s.whole or heads <= 4 * s.whole)}
+    if limits.software:
+        usable = dict(sorted(usable.items(), key=lambda item: item[1].queries * item[1].keys))
     chosen = tuned(device, f"{prefix}.{width}", None)
     name = chosen if chosen in usable else next(iter(usable))
     return name, usable[name]
@@ -196,13 +227,14 @@ class Call:
         mask = self.request.params.mask
         return None if mask is None else mask.tiles(self.sizes.lq, self.sizes.lk, tile)
 
-    def constants(
-        self, tiles: int, groups: int, visited: int | None, scale: float, storage: str, option: int
-    ) -> Sequence[Any]:
+    def constants(self, compiled: bool, scale: float, storage: str, option: int) -> Sequence[Any]:
         """Return the constants that every attention shader begins with."""
         g, s = self.given, self.sizes
-        return [
-            s.lq, s.lk, s.d, s.dv, s.heads, s.key_heads, tiles, groups, STORAGE[storage],
-            0 if visited is None else visited + 1, int(g.mask is not None), int(g.bias is not None), float(scale),
-            self.mask.query, self.mask.key, self.bias.query, self.bias.key, option,
-        ]  # fmt: skip
+        given = (int(g.mask is not None), int(g.bias is not None))
+        return [s.d, s.dv, STORAGE[storage], int(compiled), *given, float(scale), option]
+
+    def lengths(self, tiles: int, groups: int, topology: TileTopology | None) -> Sequence[int]:
+        """Return the push constants of every attention shader."""
+        s, visited = self.sizes, 0 if topology is None else topology.visited
+        strides = self.mask.query, self.mask.key, self.bias.query, self.bias.key
+        return [s.lq, s.lk, s.heads, s.key_heads, tiles, groups, visited, *strides]

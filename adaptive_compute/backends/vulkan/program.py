@@ -41,7 +41,7 @@ class Step:
     """One dispatch: a shader over buffers in the order of their bindings.
 
     ``constants`` are the specialization constants 0, 1, ...: whole numbers as they are, floats as their bits.
-    ``waits`` is True where it must be ordered behind the steps before it.
+    ``waits`` is True where it must be ordered behind the steps before it. ``sizes`` are the push constants, as words.
     """
 
     shader: str
@@ -49,6 +49,7 @@ class Step:
     groups: tuple[int, int, int]
     constants: tuple[int, ...]
     waits: bool
+    sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +119,7 @@ class Builder:
         writes: Sequence[Buffer],
         groups: tuple[int, int, int],
         constants: Sequence[int | float] = (),
+        sizes: Sequence[int | float] = (),
     ) -> None:
         """Add one dispatch of a shader.
 
@@ -133,6 +135,8 @@ class Builder:
             Workgroups in each direction, each at most 65,535.
         constants : sequence of int or float
             Specialization constants 0, 1, ...; a Python float is passed as the bits of a float32.
+        sizes : sequence of int or float
+            Push constants, for what should not have a driver compile the shader again; at most 32.
         """
         if not all(1 <= n <= LARGEST_GROUPS for n in groups):
             raise ValueError(f"groups={groups} of {shader}: each must lie between 1 and {LARGEST_GROUPS}")
@@ -143,7 +147,8 @@ class Builder:
         self._written.update(writes)
         self._read |= reads
         bits = tuple(_bits(c) for c in constants)
-        self._steps.append(Step(shader, tuple(buffers), groups, bits, waits))
+        pushed = tuple(_bits(c) for c in sizes)
+        self._steps.append(Step(shader, tuple(buffers), groups, bits, waits, pushed))
 
     def program(self) -> Program:
         """Return what was collected."""

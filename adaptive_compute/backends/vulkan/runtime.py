@@ -359,7 +359,8 @@ class Runtime:
             for step in program.steps:
                 tensors = [places[b].tensor for b in step.buffers]
                 constants = np.array(step.constants, np.uint32)
-                made.append(self._manager.algorithm(tensors, spirv(step.shader), step.groups, constants, empty))
+                sizes = np.array(step.sizes, np.uint32)
+                made.append(self._manager.algorithm(tensors, spirv(step.shader), step.groups, constants, sizes))
         return made, list(places.values())
 
     def _places(self, program: Program, memory: list[Memory], state: State | None) -> dict[Buffer, Memory]:

@@ -24,12 +24,14 @@ RULE = ac.Causal(align="bottom-right") & ac.Window(70)
 def _default_tuning():
     yield
     tuning.apply(DEVICE, {}, {})
+    ac.release()
 
 
 def choose(prefix, width, name):
     """Have a variant chosen where results have up to so many columns."""
     tunable = tuning.Tunable(None, (name,), None)
     tuning.apply(DEVICE, {f"{prefix}.{width}": name}, {f"{prefix}.{width}": tunable})
+    ac.release()  # plans that were made with another
 
 
 # A software driver takes up to 40 s to compile the widest ones.
