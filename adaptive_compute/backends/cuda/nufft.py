@@ -7,6 +7,7 @@ ones, which the device compares. Otherwise the points are checked there, brought
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from collections.abc import Sequence
@@ -41,6 +42,7 @@ MOST_BATCH = 8  # transforms that share one pass over the fine grid
 # threads for each tile of the grid, which reads the points that reach it. Its own choice is one of the first two.
 METHODS = {"cufinufft-tiles": 2, "cufinufft-points": 1, "cufinufft-output": 3}
 _ACCEPTED = ("upsampfac",)
+_TILE_BYTES = 48 << 10
 _UPSAMPLING = 2.0  # cuFINUFFT's own choice for types 1 and 2
 # Type 3 in single precision rounds points and targets to a grid: measured errors are below this, by modes and at all.
 _TYPE_3_ROUNDING, _TYPE_3_LEAST = 6e-7, 1e-5
@@ -84,6 +86,21 @@ class Cufinufft(Kernel):
         if points_of(request) == 0 or outputs_of(request) == 0:
             return EmptyPlan(request)
         return PointsPlan(request, self.method, index_of(self.device))
+
+
+def tile_options(p: NufftParams, dtype: str) -> dict[str, int]:
+    """Return the sizes with which tiles were measured to be faster than with cuFINUFFT's own.
+
+    On an H100 (single precision, eps 1e-6, 10^7 points): more points for a block that interpolates, up to 1.1 times;
+    and in three dimensions tiles of 48 KiB with their margins instead of nearly all of the shared memory, so that
+    several blocks run at once: 2.2 times in type 1, 1.7 times in type 2. In double precision they would be too small.
+    """
+    options = {"gpu_maxsubprobsize": 4096} if p.type == 2 else {}
+    width = math.ceil(math.log10(10 / min(p.eps, 0.1)) - 1e-6)
+    side = int((_TILE_BYTES / 8) ** (1 / 3)) - 2 * ((width + 1) // 2)
+    if p.dim == 3 and p.type != 3 and dtype == "complex64" and side >= 8 and not p.options:
+        options |= dict.fromkeys(("gpu_binsizex", "gpu_binsizey", "gpu_binsizez"), side)
+    return options
 
 
 class EmptyPlan(Plan):
@@ -135,7 +152,7 @@ class PointsPlan(memory.GuardedPlan):
         batch = min(p.n_trans, MOST_BATCH)
         self.options: dict[str, Any] = {
             "gpu_method": method, "gpu_device_id": index, "modeord": p.modeord, "gpu_maxbatchsize": batch,
-            **dict(p.options),
+            **(tile_options(p, dtype) if method == METHODS["cufinufft-tiles"] else {}), **dict(p.options),
         }  # fmt: skip
         self.eps = max(p.eps * (_TYPE_3_EPS if p.type == 3 else 1), 1.01 * float(np.finfo(dtype).eps))
         self.name = dtype

@@ -100,3 +100,20 @@ def test_type_3_runs_in_double_where_single_would_miss_the_tolerance(eps, n, dou
     assert plan.double is double
     assert (plan.name == "complex128") is double
     assert FAMILY.tolerance(request) > 0
+
+
+def test_tiles_in_three_dimensions_leave_room_for_several_blocks():
+    def options(kind, dim, real, eps):
+        request = sample(kind, dim, real, eps, 1, 999, 999)
+        return nufft.PointsPlan(request, nufft.METHODS["cufinufft-tiles"], 0).options
+
+    for eps in (1e-2, 1e-4, 1e-6):
+        side = options(1, 3, "float32", eps)["gpu_binsizex"]
+        width = round(np.log10(10 / eps))
+        assert side >= 8
+        assert 8 * (side + 2 * ((width + 1) // 2)) ** 3 <= 48 << 10
+    assert options(1, 3, "float32", 1e-6)["gpu_binsizez"] == 10  # as it was measured
+    for other in ((1, 3, "float64", 1e-6), (1, 2, "float32", 1e-6), (3, 3, "float32", 1e-3)):
+        assert "gpu_binsizex" not in options(*other)
+    assert options(2, 2, "float32", 1e-6)["gpu_maxsubprobsize"] == 4096
+    assert "gpu_maxsubprobsize" not in options(1, 2, "float32", 1e-6)
