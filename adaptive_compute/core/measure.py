@@ -25,7 +25,8 @@ from .timing import PAUSE, time_in_turn, typical
 if TYPE_CHECKING:
     from ..backends.base import Kernel
 
-FULL_SECONDS, QUICK_SECONDS = 50.0, 9.0
+FULL_SECONDS, QUICK_SECONDS = 66.0, 10.0
+OVER = 1.25  # times its budget a device may spend, before points are left out
 # What every device but the host adds to that, as a part of it. Each device spends its own part only, so that a slow one
 # does not take the time of another.
 ADDED = 0.35
@@ -75,7 +76,7 @@ def measure(
     quick : bool
         Fewer sizes and samples, and no device that is a software driver, unless ``backends`` names its backend.
     budget : float, optional
-        Seconds to stay within, approximately; a slow machine gets fewer samples a point, and past one and a half
+        Seconds to stay within, approximately; a slow machine gets fewer samples a point, and past one and a quarter
         budgets the remaining points are left out and listed in ``facts["left_out"]``.
     report : callable, optional
         Called with a Progress before each point.
@@ -234,6 +235,9 @@ class _Run:
         self.budgets = {device: budgets[device] for device in profile.sections}
         self.spent = dict.fromkeys(self.budgets, 0.0)
         self.checking = dict.fromkeys(self.budgets, 0.0)
+        self.preparing = dict.fromkeys(self.budgets, 0.0)  # seconds before the timing, over all points so far
+        self.points = 0
+        self.minor = [d for d, seconds in self.budgets.items() if seconds < ADDED * self.budgets.get("cpu", 0.0)]
         self.seen: set[tuple[Kernel, str, int]] = set()
         self.limits: dict[Kernel, float] = {}  # work from which on a kernel is too slow to be measured
         self.left_out = 0
@@ -274,15 +278,16 @@ class _Run:
             if operation.work(request).flops >= self.limits.get(kernel, math.inf):
                 continue
             if kernel.supports(relocated(request, kernel)) is True:
-                over = self.spent[device] > 1.5 * self.budgets[device]
-                late = late or over
+                over = self.spent[device] > OVER * self.budgets[device]
+                late = late or (over and device not in self.minor)
                 able += [] if over else [kernel]
+        self.points += 1
         if not able:
             return [], late
         start = time.perf_counter()
         arrays = operation.arrays(request, self.rng)
         copies = [_copy(a) for a in arrays]
-        self.spent["cpu" if "cpu" in self.spent else able[0].device] += time.perf_counter() - start
+        self._prepared("cpu" if "cpu" in self.spent else able[0].device, time.perf_counter() - start)
         runners: list[Runner] = []
         for kernel in able:
             start = time.perf_counter()
@@ -297,8 +302,12 @@ class _Run:
                 pass  # too large for what is free at the moment, which says nothing about the kernel
             except FAILURES as failure:
                 _reject(self.profile, operation, kernel, f"{type(failure).__name__} at {request!r}: {failure}")
-            self.spent[kernel.device] += time.perf_counter() - start
+            self._prepared(kernel.device, time.perf_counter() - start)
         return runners, late
+
+    def _prepared(self, device: str, seconds: float) -> None:
+        self.spent[device] += seconds
+        self.preparing[device] += seconds
 
     def _right(self, operation: Operation, request: Request, arrays: Sequence[Any], runner: Runner) -> bool:
         """Run a kernel once, and check what it gives where its class is new or time is left for that."""
@@ -334,7 +343,8 @@ class _Run:
         shares = []
         for kernel, lane in lanes.items():
             device = kernel.device
-            share = max(self.budgets[device] - self.spent[device], 0.0) / max(left, 1) / on[device]
+            ahead = self.preparing[device] / self.points * left  # what preparing the points to come will take
+            share = max(self.budgets[device] - self.spent[device] - ahead, 0.0) / max(left, 1) / on[device]
             shares.append([min(share, LARGEST_SHARE)] * len(lane))
         timed = [[runner for runner in lane if runner.first <= SLOW] for lane in lanes.values()]
         for runner in (runner for lane in timed for runner in lane if runner.kernel.device != "cpu"):

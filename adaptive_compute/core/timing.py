@@ -21,7 +21,7 @@ SHORTEST_SAMPLE = 40e-6  # a clock reading costs 0.1 us: shorter calls are timed
 PAUSE = 0.009
 # A run of so many seconds needs no other before it, and of so many none to repeat it; threads that were asleep take
 # some runs to get up to speed, which together take about this long.
-LONG, SHORT = 0.05, 0.0005
+LONG, SHORT = 0.01, 0.0005
 
 
 class Timed(Protocol):

@@ -15,6 +15,7 @@ from ..errors import DtypeError, ShapeError
 from ..masks import Causal, Window
 from ..operation import Features, Operation, Request, Work, log2, relative_error
 from ..precision import conformance
+from ..scattered import between, pick, scattered
 from ..topology import Mask
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -134,7 +135,7 @@ class _Family(Operation):
 
     def samples(self, quick: bool) -> Iterable[Request]:
         for dtype in ("float32", "float64", "float16"):
-            for shape, mask in _grid(dtype, quick, self.gemms):
+            for shape, mask in _scattered(dtype, quick, self.gemms):
                 yield self.sample(*shape, dtype, mask)
 
     def held_out(self, rng: np.random.Generator) -> Request:
@@ -177,33 +178,33 @@ class _Family(Operation):
         raise NotImplementedError
 
 
-def _grid(dtype: str, quick: bool, gemms: int) -> Iterator[tuple[tuple[int, int, int, int], Any]]:
+# Samples by dtype, in a full run and in a quick one; of the backward operation, half as many.
+SAMPLES = {"float32": (48, 22), "float64": (26, 14), "float16": (14, 10)}
+STRUCTURES = ("none", "none", "keys", "decode", "causal", "causal", "window", "window", "array")
+
+
+def _scattered(dtype: str, quick: bool, gemms: int) -> Iterator[tuple[tuple[int, int, int, int], Any]]:
     """Yield (heads, queries, keys, head size) and a mask: what the time model interpolates between."""
-    coarse = quick or dtype != "float32" or gemms > 2
-    heads = (1, 16) if coarse else (1, 8, 64)
-    lengths = {1: (64, 4096), 64: (64, 1024), 1024: (128, 1024)} if coarse else {
-        1: (16, 256, 4096), 16: (16, 1024), 128: (128, 1024), 1024: (128, 1024),
-    }  # fmt: skip
-    # Pairs times head size in one product: 10 to 50 ms in all on most machines, a quarter of that in a quick run.
-    most = (1 << (25 if quick else 27)) // gemms
-    for lq, keys in lengths.items():
-        for lk in keys:
-            yield from (((h, lq, lk, 64), None) for h in heads if h * lq * lk * 64 <= most)
+    # Pairs times head size in one product: 5 to 25 ms in all on most machines, half of that in a quick run.
+    most = (1 << (25 if quick else 26)) // gemms
+    count = SAMPLES[dtype][quick] // (2 if gemms > 2 else 1)
+    for many, long, other, size, kind in scattered(count, 5):
+        structure, d = pick(kind, STRUCTURES), pick(size, (32, 64, 64, 128))
+        heads, lq = round(between(many, 0.0, 6.0)), round(between(long, 4.0, 12.0))
+        lk = round(between(other, 4.0, 12.0)) if structure in ("keys", "decode") else lq
+        lq = 1 if structure == "decode" else lq
+        limit = (4 * most if structure in ("causal", "window") else most) // d
+        heads = min(heads, max(limit // (lq * lk), 1))
+        if lq * lk > limit:
+            lq, lk = (min(side, math.isqrt(limit)) for side in (lq, lk))
+        mask: Any = {"causal": Causal(), "array": "array"}.get(structure)
+        if structure == "window":
+            mask = Window(max(2, round(lk * between(other, -5.0, -1.0))))
+        yield (heads, lq, lk, d), mask
     if dtype == "float32" and not quick:  # what long windows cost, where most tiles are never visited
-        yield (8, 4096, 4096, 64), Window(256)
         yield (1, 4096, 4096, 64), Window(256)
-    for side in (16, 128, 1024) if coarse else (16, 128, 1024, 4096):
-        for h in heads:
-            if h * side * side * 64 > 4 * most:
-                continue
-            yield (h, side, side, 64), Causal()
-            if side == 16:
-                continue
-            yield (h, side, side, 64), Window(side // 16)
-            if not quick:
-                yield (h, side, side, 64), Window(side // 4)
-                if side < 4096:
-                    yield (h, side, side, 64), "array"
+        if gemms == 2:  # whose reference takes seconds for the other one
+            yield (8, 4096, 4096, 64), Window(256)
 
 
 class Attention(_Family):
