@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -174,7 +173,7 @@ def main() -> None:
         limits = devices()[int(DEVICE.partition(":")[2])]
         made = {
             "benchmark": "vulkan_attention",
-            "command": "python -m " + " ".join(["benchmarks.vulkan_attention", *sys.argv[1:]]),
+            "command": f"python -m benchmarks.vulkan_attention --masks {' '.join(options.masks)}",
             "date": datetime.now(UTC).date().isoformat(),
             "device": limits.name,
             "driver": limits.driver,

@@ -14,7 +14,6 @@ import argparse
 import json
 import math
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -176,7 +175,7 @@ def main_step(request: Request, memory: list[Any], repeats: int) -> tuple[float,
         else:
             fine, target = b.scratch(8 * grid.total), b.result(0, 8 * count)
             nufft_steps.modes(b, grid, data, fine, p.n_modes, range(1), to_grid=True, order=0)
-            nufft_steps.interpolate(b, grid, points, fine, target, range(1), 1, turns=False)
+            nufft_steps.interpolate(b, grid, points, fine, target, range(1), 1, nufft_steps.LANES[p.dim], turns=False)
         made.append(b.program())
     state = State(owner)
     (result,) = owner.run_resident(made[0], memory, state)
@@ -343,7 +342,7 @@ def main() -> None:
         print(table(rows[-1:], options.points), flush=True)
     limits = runtime(DEVICE).limits
     record = {
-        "benchmark": "vulkan_nufft", "command": "python -m " + " ".join(["benchmarks.vulkan_nufft", *sys.argv[1:]]),
+        "benchmark": "vulkan_nufft", "command": f"python -m benchmarks.vulkan_nufft --points {options.points}",
         "date": datetime.now(UTC).date().isoformat(), "device": limits.name, "driver": limits.driver,
         "rival": f"cuFINUFFT {_version('cufinufft')}", "machine": machine(), "points": options.points, "rows": rows,
     }  # fmt: skip

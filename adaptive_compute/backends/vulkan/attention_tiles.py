@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...core.array import Operand, itemsize
 from ...core.operation import Request
-from ...core.operations.attention_rule import Given, Sizes, given
+from ...core.operations.attention_rule import BACKWARD, FAMILY, Attention, AttentionBackward, Given, Sizes, given
 from ...core.topology import TileTopology
 from .gather import add_narrowing
 from .limits import Limits
@@ -111,11 +112,22 @@ FOR_KEYS: dict[int, dict[str, Shape]] = {
     128: {"a128": Shape(64, 64, 8, 256, 16, 32 << 10, False), "small128": _small(False)},
     256: {"a256": Shape(32, 64, 8, 256, 8, 24 << 10, False), "small256": _small(False)},
 }
+
+
+def _sample(operation: Attention | AttentionBackward, width: int) -> Request:
+    """Return a request to choose by."""
+    return operation.sample(32, 512, 512, width, "float32", None)
+
+
 TUNING = {
-    f"{prefix}.{width}": (next(iter(shapes)), tuple(n for n in shapes if not n.startswith("plain")))
-    for prefix, table in (("attention", FORWARD), ("attention_dq", FOR_QUERIES), ("attention_dkv", FOR_KEYS))
+    f"{prefix}.{width}": (
+        next(iter(shapes)), tuple(n for n in shapes if not n.startswith("plain")), partial(_sample, operation, width)
+    )
+    for operation, prefix, table in (
+        (FAMILY, "attention", FORWARD), (BACKWARD, "attention_dq", FOR_QUERIES), (BACKWARD, "attention_dkv", FOR_KEYS),
+    )
     for width, shapes in table.items()
-}
+}  # fmt: skip
 
 
 def shape_for(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from ...core.operations.nufft_rule import (
     coordinate_names,
     outputs_of,
     points_of,
+    sample,
 )  # fmt: skip
 from ..base import Kernel, Plan
 from .array import VulkanArray
@@ -29,7 +31,19 @@ from .nufft_extent import extents
 from .nufft_grid import SMALLEST_EPS, width_of
 from .nufft_kernel import expected_error
 from .nufft_programs import Programs, scales
+from .nufft_steps import LANES
 from .runtime import State
+from .tuning import tuned
+
+
+def _sample(dim: int) -> Request:
+    """Return a request of type 2 to choose by."""
+    points, modes = {1: (1 << 17, 1 << 17), 2: (1 << 17, 1 << 16), 3: (1 << 16, 1 << 15)}[dim]
+    return sample(2, dim, "float32", 1e-5, 1, points, modes)
+
+
+# Invocations that share points in interpolation.
+TUNING = {f"nufft.lanes.{dim}": (LANES[dim], (1, 2, 4, 8), partial(_sample, dim)) for dim in (1, 2, 3)}
 
 
 def kernels(device: str) -> list[Kernel]:
@@ -84,7 +98,8 @@ class NufftPlan(Plan):
         self.runtime = kernel.runtime
         self.params: NufftParams = request.params
         (self.result,) = request.operation.result(request)
-        self.programs = Programs.of(request, kernel.limits, kernel.limits.largest)
+        lanes = tuned(kernel.device, f"nufft.lanes.{self.params.dim}", LANES[self.params.dim])
+        self.programs = Programs.of(request, kernel.limits, kernel.limits.largest, lanes)
         self.nbytes = self.programs.fresh.nbytes
         self.state = State(self.runtime)
         self._lock = threading.Lock()

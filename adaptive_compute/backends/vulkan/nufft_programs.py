@@ -37,9 +37,10 @@ class Programs(NamedTuple):
     grids: tuple[Grid, ...]
 
     @classmethod
-    def of(cls, request: Request, limits: Limits, largest: int) -> Programs:
+    def of(cls, request: Request, limits: Limits, largest: int, lanes: int) -> Programs:
+        """Build both; ``largest`` is the limit of a buffer, ``lanes`` share the points in interpolation."""
         grids = grids_of(request.params)
-        fresh, again = (_build(request, grids, limits, largest, fresh=new) for new in (True, False))
+        fresh, again = (_build(request, grids, limits, largest, lanes, fresh=new) for new in (True, False))
         return cls(fresh, again, grids)
 
     @staticmethod
@@ -53,7 +54,9 @@ class Programs(NamedTuple):
         )
 
 
-def _build(request: Request, grids: tuple[Grid, ...], limits: Limits, largest: int, *, fresh: bool) -> Program:
+def _build(
+    request: Request, grids: tuple[Grid, ...], limits: Limits, largest: int, lanes: int, *, fresh: bool
+) -> Program:
     p: NufftParams = request.params
     b = Builder()
     data, values = b.operand(0, request.first.nbytes), b.result(0, request.operation.result(request)[0].nbytes)
@@ -81,7 +84,7 @@ def _build(request: Request, grids: tuple[Grid, ...], limits: Limits, largest: i
             inner = range(len(some))
             steps.modes(b, grids[1], fine[0], fine[1], grids[0].shape, inner, to_grid=True, order=1)
             _transform(b, grids[1], fine[1], some, p.isign, limits)
-            steps.interpolate(b, grids[1], targets, fine[1], values, some, p.isign, turns=True)
+            steps.interpolate(b, grids[1], targets, fine[1], values, some, p.isign, lanes, turns=True)
         elif p.type == 1:
             steps.spread(b, grids[0], points, data, fine[0], some, p.isign, turns=False)
             _transform(b, grids[0], fine[0], some, p.isign, limits)
@@ -89,7 +92,7 @@ def _build(request: Request, grids: tuple[Grid, ...], limits: Limits, largest: i
         else:
             steps.modes(b, grids[0], data, fine[0], p.n_modes, some, to_grid=True, order=p.modeord)
             _transform(b, grids[0], fine[0], some, p.isign, limits)
-            steps.interpolate(b, grids[0], points, fine[0], values, some, p.isign, turns=False)
+            steps.interpolate(b, grids[0], points, fine[0], values, some, p.isign, lanes, turns=False)
     return b.program()
 
 

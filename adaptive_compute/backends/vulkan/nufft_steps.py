@@ -129,11 +129,11 @@ def spread(
 
 
 def interpolate(
-    b: Builder, grid: Grid, points: Points, source: Buffer, values: Buffer, transforms: range, sign: int, *,
-    turns: bool, lanes: int | None = None,
+    b: Builder, grid: Grid, points: Points, source: Buffer, values: Buffer, transforms: range, sign: int, lanes: int, *,
+    turns: bool,
 ) -> None:  # fmt: skip
     """Add the dispatch that takes the values of some transforms from a fine grid each."""
-    constants = [INTERPOLATING, lanes or LANES[grid.dim], points.number, *padded(grid.cells, 1), int(turns)]
+    constants = [INTERPOLATING, lanes, points.number, *padded(grid.cells, 1), int(turns)]
     constants += [transforms.start, sign]
     b.dispatch(
         f"nufft_interpolate_{grid.dim}d_{grid.width}", [points.positions, source, points.order, points.turns, values],
