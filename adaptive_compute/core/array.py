@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -240,6 +241,7 @@ def _writable_view(array: np.ndarray) -> np.ndarray:
     return np.asarray(_ViewOf(array))
 
 
+loaders: list[Callable[[], object]] = []  # what makes the kinds of all backends known
 NUMPY = NumpyKind()
 _kinds: dict[str, ArrayKind] = {"numpy": NUMPY, "torch": TorchKind()}
 _by_type: dict[type, ArrayKind] = {np.ndarray: NUMPY}
@@ -283,6 +285,10 @@ def as_array(value: Any, name: str) -> Any:
     arrays, whose mask would be lost silently.
     """
     kind = kind_of(value)
+    if kind is None and hasattr(type(value), "__dlpack__"):  # an array of a library that a backend knows, once loaded
+        for load in loaders:
+            load()
+        kind = kind_of(value)
     if kind is None:
         try:
             value = np.asarray(value)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .array import loaders
 from .errors import ArgumentError, BackendUnavailable
 
 if TYPE_CHECKING:
@@ -170,3 +171,4 @@ def _owner(device: str) -> str:
 
 
 registry = Registry()
+loaders.append(registry.devices)

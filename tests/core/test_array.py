@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import adaptive_compute as ac
-from adaptive_compute.core.array import as_array, describe, kind_named, kind_of
+from adaptive_compute.core import array as array_module
+from adaptive_compute.core.array import ArrayKind, as_array, describe, kind_named, kind_of, register_kind
 from adaptive_compute.core.errors import ArgumentError, DtypeError
 
 
@@ -119,3 +120,25 @@ def test_moving_to_where_it_is_gives_the_same_array():
     assert ac.to(x, "cpu") is x
     t = torch.ones(3)
     assert ac.to(t, "cpu") is t
+
+
+def test_an_array_of_a_library_that_no_backend_was_asked_about_is_looked_up_once_they_are(monkeypatch):
+    class Foreign:
+        def __dlpack__(self, **_):
+            raise AssertionError("its data are not for NumPy")
+
+    class ForeignKind(ArrayKind):
+        name = "foreign"
+        modules = (Foreign.__module__.partition(".")[0],)
+
+        def matches(self, kind):
+            return kind is Foreign
+
+    asked = []
+    monkeypatch.setattr(array_module, "loaders", [lambda: asked.append(1) or register_kind(ForeignKind())])
+    monkeypatch.setattr(array_module, "_kinds", dict(array_module._kinds))
+    value = Foreign()
+    assert as_array(value, "x") is value
+    assert as_array(value, "x") is value
+    assert asked == [1]
+    array_module._by_type.pop(Foreign)

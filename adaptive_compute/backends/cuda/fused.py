@@ -7,9 +7,12 @@ and anything else by its strides over the fewest axes that the operands' memory 
 from __future__ import annotations
 
 import math
+import threading
 import warnings
 from collections.abc import Sequence
+from ctypes import addressof, c_uint64
 from functools import lru_cache, partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +40,34 @@ def compiled(text: str, index: int) -> Any:
         return kernel.kernel  # of this GPU; the object around it would look that up in every call
 
 
+class Slots(threading.local):
+    """A kernel's arguments where only its pointers differ from call to call, for each thread by itself.
+
+    CuPy takes an argument's place in memory as it is, and makes one for every number in every call; the driver reads
+    them before a launch returns.
+    """
+
+    def __init__(self, head: Sequence[Any], strides: Sequence[Sequence[int]]) -> None:
+        from cupy.cuda.function import CPointer
+
+        kept = [np.asarray(value) for value in head] + [np.asarray(n, np.int64) for own in strides for n in own]
+        self.values = (c_uint64 * (1 + len(strides)))()
+        place = addressof(self.values)
+        fixed = iter([CPointer(value.ctypes.data) for value in kept])
+        self.kept = kept
+        self.arguments = [CPointer(place), *islice(fixed, len(head))]
+        for number, own in enumerate(strides, 1):
+            self.arguments += [CPointer(place + 8 * number), *islice(fixed, len(own))]
+
+    def filled(self, out: int, pointers: Sequence[int]) -> list[Any]:
+        """Return the arguments of a call with these addresses."""
+        values = self.values
+        values[0] = out
+        for number, pointer in enumerate(pointers, 1):
+            values[number] = pointer
+        return self.arguments
+
+
 class _Launch(NamedTuple):
     """A kernel with what of its arguments depends on shapes and strides alone."""
 
@@ -44,6 +75,8 @@ class _Launch(NamedTuple):
     grid: tuple[int]
     head: tuple[Any, ...]
     strides: tuple[tuple[int, ...], ...]
+    slots: Slots
+    like: int | None  # an operand that the result is like, which spares reading its shape and dtype
 
 
 class FusedPlan(memory.GuardedPlan):
@@ -66,12 +99,13 @@ class FusedPlan(memory.GuardedPlan):
         ]
         self.size = math.prod(shape)
         self._empty = partial(torch.empty, shape, dtype=dtype_of(steps.dtype), device=torch.device("cuda", index))
+        self.varies = bool(self.numbers or self.scalars)
+        self._empty_like, self._tensor = torch.empty_like, torch.Tensor
         self._launches: dict[Any, _Launch] = {}
 
     def _compute(self, *arrays: Any) -> Any:
-        out = self._empty()
         if not self.size:
-            return out
+            return self._empty()
         tensors = []
         for number in self.variables:
             if number not in self.numbers:
@@ -86,7 +120,17 @@ class FusedPlan(memory.GuardedPlan):
             if len(self._launches) >= 64:
                 self._launches.clear()
             self._launches[key] = found
-        arguments: list[Any] = [out.data_ptr(), *found.head]
+        out = self._empty() if found.like is None else self._empty_like(tensors[found.like])
+        if self.varies:
+            arguments = self._arguments(found, out.data_ptr(), pointers, arrays)
+        else:
+            arguments = found.slots.filled(out.data_ptr(), pointers)
+        launch(found.kernel, found.grid, BLOCK, arguments, self.index)
+        return out
+
+    def _arguments(self, found: _Launch, out: int, pointers: Sequence[int], arrays: Sequence[Any]) -> list[Any]:
+        """Return the kernel's arguments where some are numbers that come with the call."""
+        arguments: list[Any] = [out, *found.head]
         placed = iter(zip(pointers, found.strides))
         for number in self.variables:
             if number in self.numbers:
@@ -96,10 +140,8 @@ class FusedPlan(memory.GuardedPlan):
             pointer, strides = next(placed)
             arguments.append(pointer)
             arguments.extend(strides)
-        if self.scalars:
-            arguments.extend([kind(arrays[number].item()) for number, kind in self.scalars])
-        launch(found.kernel, found.grid, BLOCK, arguments, self.index)
-        return out
+        arguments.extend([kind(arrays[number].item()) for number, kind in self.scalars])
+        return arguments
 
     def _prepare(self, tensors: Sequence[Any]) -> _Launch:
         views = [View(tuple(t.shape), tuple(t.stride()), t.data_ptr() % 16 == 0) for t in tensors]
@@ -111,7 +153,13 @@ class FusedPlan(memory.GuardedPlan):
         kernel = compiled(source(self.steps, layout), self.index)
         kind = np.int64 if layout.wide else np.uint32
         head = (kind(count), *(kind(d) for d in dims))
-        return _Launch(kernel, (-(-count // (THREADS * UNROLL)),), head, strides)
+        alike = (
+            number for number, (t, dtype) in enumerate(zip(tensors, dtypes))
+            if type(t) is self._tensor and views[number].shape == self.shape and dtype == self.steps.dtype
+            and t.is_contiguous()
+        )  # fmt: skip
+        slots = Slots(head, strides)
+        return _Launch(kernel, (-(-count // (THREADS * UNROLL)),), head, strides, slots, next(alike, None))
 
 
 class View(NamedTuple):

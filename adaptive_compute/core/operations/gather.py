@@ -9,9 +9,9 @@ import operator
 from typing import Any
 
 from .. import settings as _settings
-from ..array import as_array, describe
+from ..array import as_array, call_key, describe
 from ..dispatcher import dispatcher
-from ..errors import ArgumentTypeError, AxisError, DtypeError, ShapeError
+from ..errors import ArgumentTypeError, AxisError, DeviceError, DtypeError, ShapeError
 from ..index_topology import IndexTopology, check_fits
 from ..topology import Topology
 from .gather_rule import GATHER, SCATTER, IndexParams, round_up
@@ -188,7 +188,20 @@ def _topology(given: Any, size: Any, size_name: str, name: str, x: Any) -> Index
 def _run(family: Any, x: Any, axis: int, topology: IndexTopology, tol: Any) -> Any:
     tol = None if tol is None else _settings.check_tol("tol", tol)
     if family is GATHER and not getattr(x, "requires_grad", False):  # then nothing asks how the index is ordered
-        return dispatcher.run(family, IndexParams(axis, topology.size, False, 1), x, topology.index, None, tol=tol)
-    is_sorted = topology.is_dense and topology.is_sorted
-    params = IndexParams(axis, topology.size, is_sorted, round_up(topology.longest))
-    return dispatcher.run(family, params, x, topology.index, topology.starts if is_sorted else None, tol=tol)
+        params, starts = IndexParams(axis, topology.size, False, 1), None
+    else:
+        is_sorted = topology.is_dense and topology.is_sorted
+        params = IndexParams(axis, topology.size, is_sorted, round_up(topology.longest))
+        starts = topology.starts if is_sorted else None
+    known = call_key(x)
+    key = None if known is None else (family, known, params, topology.entries, tol, _settings.current())
+    call = None if key is None else dispatcher.fast.get(key)
+    if call is not None:
+        try:
+            return call(x, topology.index, starts)
+        except (MemoryError, DeviceError):
+            pass  # the whole path hands over to the next candidate
+    result = dispatcher.run(family, params, x, topology.index, starts, tol=tol)
+    if key is not None:
+        dispatcher.bind(key, family, params, (x, topology.index, starts), tol)
+    return result
