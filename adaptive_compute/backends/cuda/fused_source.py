@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ...core.program import Program, Value
@@ -227,9 +226,11 @@ class Layout(NamedTuple):
     wide: bool
 
 
-@lru_cache(maxsize=512)
 def source(steps: Program, layout: Layout) -> str:
-    """Return the CUDA source of a program's kernel, ``compute``."""
+    """Return the CUDA source of a program's kernel, ``compute``.
+
+    Not kept by its arguments: a program with 0.0 equals one with -0.0. Compiled kernels are kept by their text.
+    """
     variables = sorted({(v.data, v.dtype) for v in steps.values if v.op == "var"})
     scalars = sorted({(v.data, v.dtype) for v in steps.values if v.op == "scalar"})
     index = "long long" if layout.wide else "unsigned int"
