@@ -1,9 +1,10 @@
-"""Claim: FFTs in Vulkan shaders run near the device's copy limit, beside cuFFT where torch has CUDA.
+"""Claim: FFTs in Vulkan shaders run near the device's copy limit, beside cuFFT (where torch has CUDA) and VkFFT.
 
 Complex64 transforms of the last axis, batches that fill ``--points`` points (2^26: 0.5 GB), resident operands, GPU time
-by timestamps (Vulkan) and CUDA events (cuFFT), medians after warm-up. GB/s count one read and one write of the batch a
-transform. Every result is checked first, some lines against NumPy in float64. Variants are timed as well (radices,
-threads, lines together, exchange, fixed and generic shaders, cuts of long transforms) unless ``--no-search`` is given.
+by timestamps (Vulkan) and CUDA events around several calls (cuFFT), medians after warm-up. GB/s count one read and one
+write of the batch a transform; a transform of two passes can reach half of the copy. Every result is checked first, some
+lines against NumPy in float64. Variants (radices, threads, lines together, cuts of long transforms) are timed as well
+unless ``--no-search`` is given. VkFFT's figures were taken before, on an H200.
 
     python -m benchmarks.vulkan_fft [--points 67108864] [--no-search] [--quick] [--output FILE.json]
 """
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from adaptive_compute.backends.vulkan import fft_plan, fft_steps
+from adaptive_compute.backends.vulkan import fft_group, fft_plan, fft_steps
 from adaptive_compute.backends.vulkan.array import VulkanArray, upload
 from adaptive_compute.backends.vulkan.program import Builder, Program
 from adaptive_compute.backends.vulkan.runtime import runtime
@@ -37,9 +38,7 @@ VKFFT_H200 = {
     64: 1300, 256: 1300, 1024: 1204, 4096: 2004, 1 << 14: 1467, 1 << 16: 876, 1 << 18: 771, 1 << 20: 640, 1 << 22: 703,
     1 << 24: 586, 729: 1329, 1000: 2704, 3125: 1757, 6000: 1367, 44100: 531, 10007: 254, 100003: 250,
 }  # fmt: skip
-SETTINGS = (
-    "THREADS", "WIDEST", "TOGETHER", "ROUNDS", "FUSE", "FUSE_FROM", "FUSE_CHUNK", "FUSE_LEAD", "FUSE_SLOTS",
-)  # fmt: skip
+SETTINGS = ("THREADS", "WIDEST", "TOGETHER")
 Variant = dict[str, Any]
 
 
@@ -50,10 +49,6 @@ def variants(n: int) -> Iterator[tuple[str, Variant]]:
             yield f"cut {'x'.join(map(str, cut))} {_named(change)}", {"passes": {n: cut}, **change}
     for radices, threads in STAGES.get(n, ()):
         yield f"{'x'.join(map(str, radices))} on {threads}", {"stages": {n: (radices, threads)}}
-    for change in CHANGES.get(n, ()):
-        yield _named(change), change
-    for name, fixed in FIXED.get(n, ()):
-        yield f"shader {name}", {"fixed": {n: name}, "stages": {n: fixed}}
 
 
 def _named(change: Variant) -> str:
@@ -66,118 +61,73 @@ def _named(change: Variant) -> str:
     return ", ".join(parts)
 
 
-FIXED = {
-    n: ((f"fft_n{n}", (radices, threads)), (f"fft_n{n}_unrolled", (radices, threads)))
-    for n, radices, threads in (
-        (64, (16, 4), 4), (256, (16, 16), 16), (1024, (16, 16, 4), 64), (4096, (16, 16, 16), 256),
-    )
-}  # fmt: skip
 STAGES: dict[int, tuple[tuple[tuple[int, ...], int], ...]] = {
-    64: (((8, 8), 8), ((4, 4, 4), 16)),
-    128: (((8, 4, 4), 16), ((16, 8), 8)),
-    256: (((8, 8, 4), 32), ((4, 4, 4, 4), 64)),
-    512: (((8, 8, 8), 64), ((16, 8, 4), 64)),
-    1024: (((16, 8, 8), 128), ((4, 4, 4, 4, 4), 256)),
-    2048: (((16, 16, 8), 256), ((8, 8, 8, 4), 256)),
-    4096: (((8, 8, 8, 8), 512), ((16, 16, 16), 256), ((16, 16, 4, 4), 256)),
-    8192: (((16, 16, 8, 4), 512), ((16, 8, 8, 8), 1024), ((32, 16, 16), 256)),
-    729: (((9, 9, 9), 81), ((27, 27), 27)),
-    2187: (((9, 9, 9, 3), 243), ((27, 9, 9), 81)),
-    625: (((5, 5, 5, 5), 125), ((25, 25), 25)),
-    3125: (((25, 25, 5), 125), ((5, 5, 5, 5, 5), 625)),
-    2401: (((7, 7, 7, 7), 343),),
-    343: (((7, 7, 7), 49),),
-    1000: (((10, 10, 10), 100), ((8, 5, 5, 5), 125)),
-    1536: (((8, 8, 8, 3), 192), ((16, 12, 8), 96)),
-    6000: (((10, 10, 10, 6), 600), ((25, 16, 15), 400), ((16, 15, 5, 5), 400), ((12, 10, 10, 5), 600)),
-}
-
-
-def _fused(megabytes: int, lead: int, slots: int, **more: Any) -> Variant:
-    return {"FUSE": True, "FUSE_CHUNK": megabytes << 20, "FUSE_LEAD": lead, "FUSE_SLOTS": slots, **more}
-
-
-_WIDTHS: tuple[Variant, ...] = ({"WIDEST": 8}, {"WIDEST": 16}, {"WIDEST": 32})
-CUTS: dict[int, tuple[tuple[tuple[int, ...], tuple[Variant, ...]], ...]] = {
-    1 << 14: (
-        ((1 << 14,), tuple({"stages": {1 << 14: made}} for made in (
-            ((16, 16, 16, 4), 1024), ((16, 16, 8, 8), 1024), ((32, 32, 16), 512),
-        ))),
-        ((128, 128), (*_WIDTHS, _fused(2, 2, 4), _fused(2, 4, 8), _fused(1, 4, 8), _fused(2, 4, 8, WIDEST=32))), ((64, 256), ({"WIDEST": 16},)), ((256, 64), ({"WIDEST": 16},)),
+    6000: (
+        ((10, 10, 10, 6), 600), ((25, 16, 15), 400), ((16, 15, 5, 5), 400), ((12, 10, 10, 5), 600),
+        ((8, 6, 5, 5, 5), 750), ((16, 25, 15), 250), ((15, 16, 25), 400), ((25, 15, 16), 240),
     ),
-    1 << 16: ((
-        (256, 256), (
-            *_WIDTHS, _fused(2, 2, 4), _fused(2, 4, 8), _fused(1, 4, 8), _fused(4, 3, 6), _fused(8, 2, 4), _fused(1, 2, 4),
-            _fused(2, 4, 8, WIDEST=8), _fused(2, 4, 8, WIDEST=32), _fused(2, 4, 8, stages={256: ((8, 8, 4), 32)}),
-            {"stages": {256: ((8, 8, 4), 32)}}, {"stages": {256: ((4, 4, 4, 4), 64)}, "THREADS": 512},
-        ),
-    ),),
+    8192: (((16, 16, 8, 4), 512), ((16, 8, 8, 8), 1024), ((32, 16, 16), 256), ((32, 16, 16), 512), ((16, 16, 32), 256)),
+    3125: (((25, 25, 5), 125), ((5, 5, 5, 5, 5), 625)),
+    1 << 14: (((32, 16, 32), 512), ((16, 32, 32), 512), ((32, 32, 16), 1024), ((32, 8, 8, 8), 512)),
+    10007: (), 100003: (),
+}  # fmt: skip
+_WIDTHS: tuple[Variant, ...] = ({"WIDEST": 8}, {"WIDEST": 16}, {"WIDEST": 32})
+_A1024 = ((32, 32), 32)
+CUTS: dict[int, tuple[tuple[tuple[int, ...], tuple[Variant, ...]], ...]] = {
+    1 << 14: (((128, 128), _WIDTHS),),
+    1 << 16: (((256, 256), ({"WIDEST": 8}, {"WIDEST": 32}, {"stages": {256: ((8, 8, 4), 32)}})),),
     1 << 18: (
         ((512, 512), (
-            *_WIDTHS, _fused(2, 2, 4), _fused(2, 4, 8), _fused(2, 3, 10),
-            _fused(2, 4, 8, THREADS=512, stages={512: ((8, 8, 8), 64)}), _fused(2, 4, 8, THREADS=512, ROUNDS=True), {"stages": {512: ((8, 8, 8), 64)}, "THREADS": 512}, {"THREADS": 512, "ROUNDS": True},
-            {"WIDEST": 8, "THREADS": 128},
+            {"THREADS": 512}, {"stages": {512: ((32, 16), 16)}}, {"stages": {512: ((32, 16), 16)}, "WIDEST": 8},
+            {"stages": {512: ((8, 8, 8), 64)}, "THREADS": 512}, {"WIDEST": 4},
         )),
-        ((256, 1024), ({},)),
+        ((256, 1024), ({}, {"stages": {1024: _A1024}, "WIDEST": 16})),
     ),
     1 << 20: (
         ((1024, 1024), (
-            _fused(8, 1, 2), _fused(8, 1, 3), _fused(8, 2, 4), _fused(8, 1, 3, WIDEST=4),
-            _fused(8, 1, 3, WIDEST=16, THREADS=512, ROUNDS=True), {"WIDEST": 4}, {"WIDEST": 8}, {"WIDEST": 16, "ROUNDS": True, "THREADS": 512},
-            {"stages": {1024: ((16, 8, 8), 128)}, "THREADS": 512},
-            {"stages": {1024: ((32, 32), 32)}},
+            {"stages": {1024: _A1024}, "WIDEST": 4}, {"stages": {1024: _A1024}, "THREADS": 512},
+            {"stages": {1024: ((16, 16, 4), 64)}}, {"stages": {1024: ((16, 16, 4), 64)}, "THREADS": 512},
+            {"stages": {1024: ((16, 8, 8), 64)}}, {"stages": {1024: ((8, 16, 8), 64)}},
         )),
+        ((512, 2048), ({"WIDEST": 8}, {"WIDEST": 4})), ((2048, 512), ({"WIDEST": 8}, {"WIDEST": 4})),
     ),
     1 << 22: (
         ((2048, 2048), (
-            {"WIDEST": 4}, {"WIDEST": 8, "THREADS": 512, "ROUNDS": True},
-            {"WIDEST": 8, "THREADS": 512, "ROUNDS": True, "stages": {2048: ((16, 16, 8), 128)}},
+            {"WIDEST": 4}, {"WIDEST": 4, "stages": {2048: ((16, 16, 8), 128)}},
+            {"WIDEST": 4, "stages": {2048: ((32, 8, 8), 64)}}, {"WIDEST": 4, "stages": {2048: ((16, 8, 16), 128)}},
+            {"WIDEST": 4, "stages": {2048: ((8, 16, 16), 128)}}, {"WIDEST": 4, "stages": {2048: ((32, 32, 2), 64)}},
         )),
-        ((64, 256, 256), ({}, _fused(8, 1, 2), _fused(8, 1, 3), _fused(4, 2, 4, WIDEST=8))), ((256, 128, 128), ({},)),
+        ((1024, 4096), ({"WIDEST": 4, "stages": {1024: _A1024}},)),
     ),
     1 << 24: (
-        ((4096, 4096), (
-            {"WIDEST": 4, "THREADS": 512, "ROUNDS": True, "stages": {4096: ((16, 16, 16), 256)}}, {"WIDEST": 2},
-        )),
-        ((256, 256, 256), (*_WIDTHS, _fused(8, 1, 2), _fused(8, 1, 3), _fused(4, 2, 4, WIDEST=8))),
+        ((256, 256, 256), ({"WIDEST": 16}, {"stages": {256: ((8, 8, 4), 32)}})), ((128, 512, 256), ({},)),
     ),
-    44100: (((210, 210), _WIDTHS),),
-    10007: (((10007,), (_fused(1, 1, 4), _fused(1, 2, 8), _fused(2, 2, 8), _fused(4, 1, 4))),),
-    100003: (((100003,), (_fused(2, 1, 4), _fused(2, 2, 6), _fused(4, 1, 4))),),
+    44100: (((210, 210), ({"WIDEST": 8}, {"WIDEST": 32})),),
 }  # fmt: skip
-CHANGES: dict[int, tuple[Variant, ...]] = {
-    n: ({"THREADS": 128}, {"THREADS": 512}, {"TOGETHER": 0}, {"TOGETHER": 48 << 10})
-    for n in (64, 256, 1024, 4096, 1000, 3125)
-}
 
 
 @contextmanager
 def changed(variant: Variant) -> Iterator[None]:
     """Build programs as a variant says."""
-    caches = (fft_plan.stages, fft_plan.passes, fft_plan._pass_price, fft_plan.padded, fft_steps.arrangement)
-    kept = {name: getattr(fft_steps, name) for name in SETTINGS}
-    stages, passes = dict(fft_plan.MEASURED_STAGES), dict(fft_plan.MEASURED_PASSES)
-    fixed = dict(fft_steps.FIXED)
+    caches = (fft_plan.stages, fft_plan.passes, fft_plan._pass_price, fft_plan.padded, fft_group.arrangement)
+    settings = {name: getattr(fft_group, name) for name in SETTINGS}
+    tables = (fft_plan.MEASURED_STAGES, fft_plan.MEASURED_PARTS, fft_plan.MEASURED_PASSES)
+    kept = [dict(table) for table in tables]
     try:
-        for name in kept:
-            setattr(fft_steps, name, variant.get(name, kept[name]))
+        for name in SETTINGS:
+            setattr(fft_group, name, variant.get(name, settings[name]))
         fft_plan.MEASURED_STAGES.update(variant.get("stages", {}))
+        fft_plan.MEASURED_PARTS.update(variant.get("stages", {}))
         fft_plan.MEASURED_PASSES.update(variant.get("passes", {}))
         for cache in caches:
             cache.cache_clear()
-        for n, name in variant.get("fixed", {}).items():
-            made = fft_plan.stages(n)
-            assert made is not None
-            fft_steps.FIXED[made] = name
         yield
     finally:
-        for name, value in kept.items():
-            setattr(fft_steps, name, value)
-        for now, before in (
-            (fft_plan.MEASURED_STAGES, stages), (fft_plan.MEASURED_PASSES, passes), (fft_steps.FIXED, fixed),
-        ):  # fmt: skip
-            now.clear()
-            now.update(before)
+        for name, value in settings.items():
+            setattr(fft_group, name, value)
+        for table, before in zip(tables, kept):
+            table.clear()
+            table.update(before)
         for cache in caches:
             cache.cache_clear()
 
@@ -277,6 +227,7 @@ def main() -> int:
     lengths = [n for n in options.lengths if n <= options.points]
     for n in lengths:
         row: dict[str, Any] = {"n": n, "cufft": against(n) if against is not None else None}
+        row["vkfft_h200"] = VKFFT_H200.get(n)
         row["default"] = measured(owner, data, host, n, options.rounds)
         rows.append(row)
         show(n, "default", row["default"], row["cufft"])
@@ -295,15 +246,18 @@ def main() -> int:
                 print(f"{row['n']:9d} {name}: {type(error).__name__}: {error}")
                 continue
             show(row["n"], name, row["variants"][name], row["cufft"])
-    print(f"\n{'N':>9s} {'GB/s':>6s} {'cuFFT':>6s} {'ratio':>5s} {'of copy':>7s} {'error':>8s}  best variant")
+    print(
+        f"\n{'N':>9s} {'GB/s':>6s} {'cuFFT':>6s} {'ratio':>5s} {'of copy':>7s} {'VkFFT*':>6s} {'error':>8s}  best variant"
+    )
     for row in rows:
         own, them = row["default"]["gigabytes_per_second"], row["cufft"]
         best = max(row.get("variants", {}).items(), key=lambda v: v[1]["gigabytes_per_second"], default=None)
         print(
             f"{row['n']:9d} {own:6.0f} {them or 0:6.0f} {own / them if them else 0:5.2f} "
-            f"{own / copy if copy else 0:7.2f} {row['default']['error']:8.1e}  "
+            f"{own / copy if copy else 0:7.2f} {row['vkfft_h200'] or 0:6.0f} {row['default']['error']:8.1e}  "
             + (f"{best[0]} {best[1]['gigabytes_per_second']:.0f}" if best else "")
         )
+    print("* measured before, on an H200")
     if options.output is not None:
         record = {
             "benchmark": "vulkan_fft", "command": f"python -m benchmarks.vulkan_fft {' '.join(sys.argv[1:])}",

@@ -20,22 +20,8 @@
 // variant: fft_convolve_2 -O0 -DSTAGES=2 -DFEW -DCONVOLVE
 // variant: fft_convolve_3 -O0 -DSTAGES=3 -DFEW -DCONVOLVE
 // variant: fft_convolve_5 -O0 -DSTAGES=5 -DFEW -DCONVOLVE
-// variant: fft_fused_1 -O0 -DSTAGES=1 -DFEW -DFUSED
-// variant: fft_fused_2 -O0 -DSTAGES=2 -DFEW -DFUSED
-// variant: fft_fused_3 -O0 -DSTAGES=3 -DFEW -DFUSED
-// variant: fft_fused_convolve_1 -O0 -DSTAGES=1 -DFEW -DFUSED -DCONVOLVE
-// variant: fft_fused_convolve_2 -O0 -DSTAGES=2 -DFEW -DFUSED -DCONVOLVE
-// variant: fft_fused_convolve_3 -O0 -DSTAGES=3 -DFEW -DFUSED -DCONVOLVE
-// variant: fft_n64 -O0 -DSTAGES=2 -DFIXED_N=64 -DFIXED_L=4 -DFIXED_0=16 -DFIXED_1=4 -DFIXED_2=1 -DFIXED_3=1
-// variant: fft_n64_unrolled -DSTAGES=2 -DFIXED_N=64 -DFIXED_L=4 -DFIXED_0=16 -DFIXED_1=4 -DFIXED_2=1 -DFIXED_3=1
-// variant: fft_n256 -O0 -DSTAGES=2 -DFIXED_N=256 -DFIXED_L=16 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=1 -DFIXED_3=1
-// variant: fft_n256_unrolled -DSTAGES=2 -DFIXED_N=256 -DFIXED_L=16 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=1 -DFIXED_3=1
-// variant: fft_n1024 -O0 -DSTAGES=3 -DFIXED_N=1024 -DFIXED_L=64 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=4 -DFIXED_3=1
-// variant: fft_n1024_unrolled -DSTAGES=3 -DFIXED_N=1024 -DFIXED_L=64 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=4 -DFIXED_3=1
-// variant: fft_n4096 -O0 -DSTAGES=3 -DFIXED_N=4096 -DFIXED_L=256 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=16 -DFIXED_3=1
-// variant: fft_n4096_unrolled -DSTAGES=3 -DFIXED_N=4096 -DFIXED_L=256 -DFIXED_0=16 -DFIXED_1=16 -DFIXED_2=16 -DFIXED_3=1
-// STAGES: as many as there are (5: four or five). FEW: fewer radices. FIXED: length, threads and radices fixed when it
-// is compiled. CONVOLVE: transform, multiply by binding 5, transform back: the middle of Bluestein's algorithm.
+// STAGES: as many as there are (5: four or five). FEW: fewer radices. CONVOLVE: transform, multiply by binding 5,
+// transform back: the middle of Bluestein's algorithm.
 //
 // Bindings: 0 source, 1 target, 2 roots of the stages, 3 roots between passes (E rows of A then L rows of B, each
 // TW_MOD long: exp(-2 pi i k q / n) = A[i][q] * B[t][q], k = t + place of register i), 4 factors by index (chirp),
@@ -48,9 +34,6 @@
 layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint LINES = 1;
 layout(constant_id = 2) const uint T = 1;
-#ifdef FIXED_0
-const uint N = FIXED_N, L = FIXED_L, R0 = FIXED_0, R1 = FIXED_1, R2 = FIXED_2, R3 = FIXED_3, R4 = 1;
-#else
 layout(constant_id = 3) const uint N = 1;
 layout(constant_id = 4) const uint L = 1;
 layout(constant_id = 5) const uint R0 = 1;
@@ -58,7 +41,6 @@ layout(constant_id = 6) const uint R1 = 1;
 layout(constant_id = 7) const uint R2 = 1;
 layout(constant_id = 8) const uint R3 = 1;
 layout(constant_id = 9) const uint R4 = 1;
-#endif
 // The exchange: a line's place in shared memory, one word more after every 2^PAD words, real and imaginary parts
 // together or one after the other, all points at once or in ROUNDS.
 layout(constant_id = 10) const uint PITCH = 1;
@@ -97,19 +79,7 @@ layout(constant_id = 41) const float SCALE = 1.0;
 layout(constant_id = 42) const uint D2 = 1;
 layout(constant_id = 43) const uint A3 = 0;
 layout(constant_id = 44) const uint B3 = 0;
-#ifdef FUSED
-layout(constant_id = 45) const uint CHUNKS = 1;
-layout(constant_id = 46) const uint GROUPS = 1;
-layout(constant_id = 47) const uint HELD = 1;
-layout(constant_id = 48) const uint LEAD = 1;
-layout(constant_id = 49) const uint SLOTS = 1;
-#endif
 
-#ifdef FUSED
-const bool FUSING = true;
-#else
-const bool FUSING = false;
-#endif
 const uint COMPLEX = 0, REAL = 1, PACKED = 2, MIRRORED = 3, HALF = 4;  // LOAD and STORE
 const uint CONJUGATE_IN = 1, SWAP_IN = 2, SWAP_OUT = 4, CONJUGATE_OUT = 8, FACTOR_IN = 16, FACTOR_OUT = 32;
 const uint CONJUGATE_FACTOR = 64;
@@ -126,12 +96,6 @@ layout(set = 0, binding = 3) readonly buffer Between { vec2 between[]; };
 layout(set = 0, binding = 4) readonly buffer Factors { vec2 factors[]; };
 layout(set = 0, binding = 5) readonly buffer Extra { vec2 extra[]; };
 
-#ifdef FUSED
-layout(set = 0, binding = 6) coherent buffer Middle { vec2 middle[]; };
-layout(set = 0, binding = 7) coherent buffer Tickets { uint tickets[]; };
-shared uint given;
-uint phase, within, slot;
-#endif
 
 #include "fft_butterflies.glsl"
 
@@ -211,52 +175,35 @@ vec2 point(uint base, uint index) {
     return x + y + vec2(-odd.y, odd.x);
 }
 
-vec2 root_between(uint from, uint i, uint rows, uint q) {
-    return times(between[(from + i) * TW_MOD + q], between[(from + rows + t) * TW_MOD + q]);
+// The root between passes of register i: A[i] * B[t]. Where the places of the registers rise evenly, four by four, A[i]
+// is A[i - i % 4] * A[i % 4]: fewer rows, which then stay in the cache. Registers come in order.
+vec2 coarse, fine[4];
+void begin_roots(uint rows, uint count, uint q) {
+    coarse = between[(rows + t) * TW_MOD + q];
+    if (rows > 4 && 4 % count == 0) {
+        [[unroll]] for (uint i = 1; i < 4; i++) fine[i] = between[i * TW_MOD + q];
+    }
 }
-
-#ifdef FUSED
-// The line in its chunk, and among all. The second pass takes the lines of one place in neighbouring transforms.
-uint number(uint c) {
-    uint i = within * T + c;
-    return phase == 1 && D1 > 1 ? i % HELD * N + i / HELD : i;
+vec2 root_between(uint i, uint rows, uint count, uint q) {
+    if (rows <= 4 || 4 % count != 0) return i == 0 ? coarse : times(coarse, between[i * TW_MOD + q]);
+    if (i % 4 != 0) return times(coarse, fine[i % 4]);
+    if (i > 0) coarse = times(between[(rows + t) * TW_MOD + q], between[i * TW_MOD + q]);
+    return coarse;
 }
-uint whole_line() { return group * (HELD * N) + number(c); }
-#else
-uint whole_line() { return group * T + c; }
-#endif
 
 void load() {
-#ifdef FUSED
-    if (phase == 1) {
-        uint row = number(c);
-        [[unroll]] for (uint i = 0; i < C0 * R0; i++) {
-            uint pos = spot(i, R0, C0);
-            v[i] = C0 * L * R0 == N || pos < N ? middle[(slot * HELD * N + row) * N + pos] : vec2(0.0);
-        }
-        return;
-    }
-    if (phase == 2) {
-        uint i = number(c), column = i % N, at = (slot * HELD + i / N) * N * N + column;
-        [[unroll]] for (uint i = 0; i < C0 * R0; i++) {
-            uint pos = spot(i, R0, C0);
-            bool there = C0 * L * R0 == N || pos < N;
-            v[i] = there ? times(middle[at + pos * N], root_between(CL * LAST + L, i, C0 * R0, column)) : vec2(0.0);
-        }
-        return;
-    }
-#endif
-    uint line = whole_line();
+    uint line = group * T + c;
     uint base = address(line, A0, A1, A2, A3);
     uint q = (line / IN_DIV) % IN_MOD, column = (line / TW_DIV) % TW_MOD;
     bool live = LINES % T == 0 || line < LINES;
+    if (TWIDDLE == AT_LOAD) begin_roots(C0 * R0, C0, column);
     [[unroll]] for (uint i = 0; i < C0 * R0; i++) {
         uint pos = spot(i, R0, C0), index = pos * IN_MOD + q;
         bool there = live && (C0 * L * R0 == N || pos < N) && (LENGTH >= SPAN_IN || index < LENGTH);
         v[i] = there ? point(base, index) : vec2(0.0);
         if ((FLAGS & SWAP_IN) != 0) v[i] = v[i].yx;
         if ((FLAGS & FACTOR_IN) != 0) v[i] = times(v[i], factors[min(index, LENGTH - 1)]);
-        if (TWIDDLE == AT_LOAD) v[i] = times(v[i], root_between(0, i, C0 * R0, column));
+        if (TWIDDLE == AT_LOAD) v[i] = times(v[i], root_between(i, C0 * R0, C0, column));
     }
 }
 
@@ -284,21 +231,10 @@ void butterflies##R(uint p, uint first) { \
 #endif
 EACH(BUTTERFLIES)
 void butterflies1(uint p, uint first) {}
-#ifdef FIXED_0
-#define NAME(R) butterflies##R
-#define STAGE(R, P, FIRST) NAME(R)(P, FIRST)
-#define FIXED_4 1
-#else
-#define FIXED_0 R0
-#define FIXED_1 R1
-#define FIXED_2 R2
-#define FIXED_3 R3
-#define FIXED_4 R4
 #define CHOICE(R) if (radix == R) butterflies##R(p, first);
 void STAGE(uint radix, uint p, uint first) {
     EACH(CHOICE)
 }
-#endif
 
 void give(uint i, uint at, uint part) {
     if (TOGETHER != 0) {
@@ -337,24 +273,24 @@ void give(uint i, uint at, uint part) {
 }
 
 #if STAGES > 1
-#define STAGE_1(B, A) EXCHANGE(R0, C0, 1, R1, C1, B, A) STAGE(FIXED_1, P1, 0);
+#define STAGE_1(B, A) EXCHANGE(R0, C0, 1, R1, C1, B, A) STAGE(R1, P1, 0);
 #else
 #define STAGE_1(B, A)
 #endif
 #if STAGES > 2
-#define STAGE_2(A) EXCHANGE(R1, C1, P1, R2, C2, A, A) STAGE(FIXED_2, P2, P2 - P1);
+#define STAGE_2(A) EXCHANGE(R1, C1, P1, R2, C2, A, A) STAGE(R2, P2, P2 - P1);
 #else
 #define STAGE_2(A)
 #endif
 #if STAGES > 3
-#define STAGE_3(A) if (R3 > 1) { EXCHANGE(R2, C2, P2, R3, C3, A, A) STAGE(FIXED_3, P3, P3 - P1); }
-#define STAGE_4(A) if (R4 > 1) { EXCHANGE(R3, C3, P3, R4, C4, A, A) STAGE(FIXED_4, P4, P4 - P1); }
+#define STAGE_3(A) if (R3 > 1) { EXCHANGE(R2, C2, P2, R3, C3, A, A) STAGE(R3, P3, P3 - P1); }
+#define STAGE_4(A) if (R4 > 1) { EXCHANGE(R3, C3, P3, R4, C4, A, A) STAGE(R4, P4, P4 - P1); }
 #else
 #define STAGE_3(A)
 #define STAGE_4(A)
 #endif
 #define TRANSFORM(BEFORE, AFTER) { \
-    STAGE(FIXED_0, 1, 0); \
+    STAGE(R0, 1, 0); \
     STAGE_1(BEFORE, AFTER) STAGE_2(AFTER) STAGE_3(AFTER) STAGE_4(AFTER) \
 }
 
@@ -399,37 +335,17 @@ void separate() {
 }
 
 void store() {
-    uint line = whole_line();
-#ifdef FUSED
-    if (phase == 0) {
-        uint i = number(c), column = i % N, at = (slot * HELD + i / N) * N * N + column;
-        [[unroll]] for (uint i = 0; i < CL * LAST; i++) {
-            uint pos = spot(i, LAST, CL);
-            if (CL * L * LAST != N && pos >= N) continue;
-            middle[at + pos * N] = times(v[i], root_between(0, i, CL * LAST, column));
-        }
-        return;
-    }
-#ifdef CONVOLVE
-    if (phase == 1) {
-        uint row = number(c);
-        [[unroll]] for (uint i = 0; i < CL * LAST; i++) {
-            uint pos = spot(i, LAST, CL);
-            if (CL * L * LAST == N || pos < N) middle[(slot * HELD * N + row) * N + pos] = v[i];
-        }
-        return;
-    }
-#endif
-#endif
+    uint line = group * T + c;
     uint base = address(line, B0, B1, B2, B3);
     uint q = (line / OUT_DIV) % OUT_MOD, column = (line / TW_DIV) % TW_MOD;
     if (STORE == HALF) separate();
     if (LINES % T != 0 && line >= LINES) return;
+    if (TWIDDLE == AT_STORE) begin_roots(CL * LAST, CL, column);
     [[unroll]] for (uint i = 0; i < CL * LAST; i++) {
         uint pos = spot(i, LAST, CL), index = pos * OUT_MOD + q;
         if (CL * L * LAST != N && pos >= N || KEPT < N * OUT_MOD && index >= KEPT) continue;
         vec2 x = v[i];
-        if (TWIDDLE == AT_STORE && !FUSING) x = times(x, root_between(0, i, CL * LAST, column));
+        if (TWIDDLE == AT_STORE) x = times(x, root_between(i, CL * LAST, CL, column));
         if ((FLAGS & FACTOR_OUT) != 0) {
             vec2 f = factors[index];
             x = times(x, (FLAGS & CONJUGATE_FACTOR) != 0 ? conjugate(f) : f);
@@ -442,64 +358,6 @@ void store() {
     }
 }
 
-#ifdef FUSED
-void await(uint at) {
-    while (atomicAdd(tickets[at], 0) < GROUPS);
-}
-
-// Passes in one dispatch. Groups take tickets; a pass of a chunk of lines comes LEAD chunks after the one before it, so
-// that what is between them (SLOTS chunks) stays in the cache. A group waits for tickets before its own only, whose
-// groups run or have ended.
-void main() {
-#ifdef CONVOLVE
-    const uint PASSES = 3;
-#else
-    const uint PASSES = 2;
-#endif
-    const uint EACH_PASS = CHUNKS * GROUPS, AHEAD = LEAD * GROUPS;
-    bool first = gl_LocalInvocationID.x == 0;
-    if (first) given = atomicAdd(tickets[0], 1);
-    barrier();
-    uint ticket = given;
-    phase = ticket % PASSES;
-    uint i = ticket / PASSES - phase * AHEAD;  // a large number where it would be negative
-    if (i < EACH_PASS) {
-        group = i / GROUPS;
-        within = i % GROUPS;
-        slot = group % SLOTS;
-        if (first) {
-            if (phase > 0) await(2 + (phase - 1) * CHUNKS + group);
-            else if (group >= SLOTS) await(2 + (PASSES - 1) * CHUNKS + group - SLOTS);
-        }
-        memoryBarrierBuffer();
-        barrier();
-        uint before = phase == 1 ? 0 : 1;
-        place(before);
-        load();
-#ifdef CONVOLVE
-        TRANSFORM(before, before)
-        if (phase == 1) {
-            uint row = number(c) % N;
-            [[unroll]] for (uint i = 0; i < CL * LAST; i++) {
-                uint k = spot(i, LAST, CL);
-                if (k < N) v[i] = times(v[i], extra[row * N + k]).yx;
-            }
-            if (LAST != R0) EXCHANGE(LAST, CL, N / LAST, R0, C0, before, before)
-            TRANSFORM(before, before)
-        }
-#else
-        TRANSFORM(before, 1)
-#endif
-        store();
-        memoryBarrierBuffer();
-        barrier();
-        if (first) atomicAdd(tickets[2 + phase * CHUNKS + group], 1);
-    }
-    if (first && atomicAdd(tickets[1], 1) == gl_NumWorkGroups.x * gl_NumWorkGroups.y - 1) {
-        for (uint at = 0; at < 2 + PASSES * CHUNKS; at++) tickets[at] = 0;
-    }
-}
-#else
 void main() {
     group = gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x;
     if (group * T >= LINES) return;
@@ -518,4 +376,3 @@ void main() {
 #endif
     store();
 }
-#endif

@@ -39,9 +39,11 @@ class Stages(NamedTuple):
         return np.arange(radix).repeat(rounds) * (self.n // radix) + np.tile(np.arange(rounds), radix) * self.threads
 
 
-# What was measured to be quicker than what the costs below choose: radices and threads, and lengths of the passes.
-MEASURED_STAGES: dict[int, tuple[tuple[int, ...], int]] = {}
-MEASURED_PASSES: dict[int, tuple[int, ...]] = {}
+# What was measured to be quicker than what the costs below choose, on an H100: radices and threads of a length that is
+# transformed at once and of one that is a pass of a longer one; lengths of the passes.
+MEASURED_STAGES: dict[int, tuple[tuple[int, ...], int]] = {64: ((8, 8), 8), 1 << 14: ((32, 32, 16), 512)}
+MEASURED_PARTS: dict[int, tuple[tuple[int, ...], int]] = {1024: ((32, 32), 32)}
+MEASURED_PASSES: dict[int, tuple[int, ...]] = {1 << 14: (1 << 14,), 1 << 18: (512, 512), 1 << 22: (2048, 2048)}
 
 
 @lru_cache(maxsize=4096)
@@ -59,6 +61,11 @@ def stages(n: int, offered: tuple[int, ...] = RADICES) -> Stages | None:
             if made.points <= MOST_POINTS and threads <= 1024 and cost < least:
                 best, least = made, cost
     return best
+
+
+def part(n: int) -> Stages | None:
+    """Return the stages of a length that is a pass of a longer one."""
+    return Stages(n, *MEASURED_PARTS[n]) if n in MEASURED_PARTS else stages(n)
 
 
 def _factorings(n: int, offered: tuple[int, ...], most: int) -> Iterator[tuple[int, ...]]:
@@ -147,8 +154,9 @@ def passes(n: int, words: int, threads: int, most: int = 3) -> tuple[int, ...] |
     """
     measured = MEASURED_PASSES.get(n)
     if measured is not None and len(measured) <= most:
-        held = words * MOST_ROUNDS if len(measured) == 1 and most > 2 else words
-        if all(fits(stages(m), held, threads) for m in measured):
+        if len(measured) > 1 and all(fits(part(m), words, threads) for m in measured):
+            return measured
+        if len(measured) == 1 and most > 2 and fits(stages(n), MOST_ROUNDS * words, threads):
             return measured
     if n <= words and fits(stages(n), words, threads):
         return (n,)
@@ -188,7 +196,7 @@ def fits(made: Stages | None, words: int, threads: int) -> bool:
 
 @lru_cache(maxsize=4096)
 def _pass_price(n: int, words: int, threads: int) -> float:
-    made = stages(n)
+    made = part(n)
     if made is None or not fits(made, words, threads):
         return math.inf
     lines = min(words // n, max(threads // 2, 256) // made.threads)
@@ -227,21 +235,6 @@ def padded(n: int, words: int, threads: int) -> int:
         total = m * sum(len(s.radices) + 3.0 for s in made if s is not None)
         if total < price:
             best, price = m, total
-    return best
-
-
-@lru_cache(maxsize=4096)
-def square(least: int, words: int, threads: int) -> Stages | None:
-    """Return the stages of quick transforms whose length, squared, is at least this, or None."""
-    root = math.isqrt(least - 1) + 1
-    best, price = None, math.inf
-    for n in _smooth(root, root + root // 8 + 8):
-        made = stages(n, FEW)
-        if made is None or not fits(made, words, threads) or len(made.radices) > 3:
-            continue
-        total = n * n * (len(made.radices) + 3.0)
-        if total < price:
-            best, price = made, total
     return best
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import fft_plan
+from .fft_group import THREADS, arrangement
 from .fft_plan import Stages
 from .limits import Limits
 from .program import Buffer, Builder, spread_groups
@@ -59,7 +60,6 @@ class Pass:
     scale: float = 1.0
     shader: str = "fft"
     tables: dict[int, Buffer] = field(default_factory=dict)
-    held: int = 0  # transforms in a chunk of two passes in one
 
     def add(self, b: Builder, source: Buffer, target: Buffer, limits: Limits) -> None:
         """Add the dispatch."""
@@ -76,106 +76,10 @@ class Pass:
             float(self.scale), self.lengths[2], self.source[3], self.target[3],
         ]  # fmt: skip
         count = len(s.radices)
-        if self.held:
-            passes = 3 if self.shader == "fft_fused_convolve" else 2
-            chunks, together = self.lines // (s.n * self.held), s.n * self.held // group.lines
-            middle = b.scratch(8 * s.n**2 * self.held * FUSE_SLOTS)
-            # Whoever takes tickets leaves them at zero, as they were.
-            tickets = b.table(np.zeros(2 + passes * chunks, np.uint32))
-            b.dispatch(
-                f"{self.shader}_{count}", [*buffers, middle, tickets], writes=[target, middle, tickets],
-                groups=spread_groups(passes * together * (chunks + (passes - 1) * FUSE_LEAD)),
-                constants=[*constants, chunks, together, self.held, FUSE_LEAD, FUSE_SLOTS],
-            )  # fmt: skip
-            return
         groups = spread_groups(-(-self.lines // group.lines))
         few = "_few" if self.shader == "fft" and set(s.radices) <= {1, *fft_plan.FEW} else ""
         shader = f"{self.shader}{few}_{count if count < 4 else 5}"
-        if self.shader == "fft":
-            shader = FIXED.get(s, shader)
         b.dispatch(shader, buffers, writes=[target], groups=groups, constants=constants)
-
-
-@dataclass(frozen=True)
-class Arrangement:
-    """A workgroup: lines it holds, and how it exchanges points through shared memory."""
-
-    lines: int
-    pitch: int
-    pad: int
-    words: int
-    together: bool
-    rounds: int
-
-
-# Shaders whose stages are fixed when they are compiled.
-FIXED: dict[Stages, str] = {}
-
-# Threads of a workgroup, lines together where neighbouring threads are neighbouring lines, bytes of shared memory up to
-# which real and imaginary parts are exchanged together.
-THREADS, WIDEST, TOGETHER = 256, 16, 16 << 10
-# Two passes in one dispatch: whether, bytes of the data from which on, bytes of a chunk, chunks that the first pass is
-# ahead, and chunks that are kept.
-FUSE, FUSE_FROM, FUSE_CHUNK, FUSE_LEAD, FUSE_SLOTS = False, 32 << 20, 4 << 20, 2, 4
-SOFTWARE_TOO = False
-ROUNDS = False  # whether more lines than fit shared memory at once are exchanged in rounds
-
-
-@lru_cache(maxsize=4096)
-def arrangement(s: Stages, across: bool, count: int, mixes: bool, limits: Limits) -> Arrangement:
-    """Return how a workgroup is laid out; ``mixes`` where it exchanges points after the last stage as well."""
-    words = limits.shared_memory // 4
-    exchanges = len(s.radices) > 1 or mixes
-    most_rounds = 1 if mixes or (s.n <= words and not ROUNDS) else fft_plan.MOST_ROUNDS
-    turns = most_rounds if fft_plan.rounds(s, most_rounds * words, words) else 1
-    most = min(limits.invocations // s.threads, turns * words // s.n if exchanges else 1 << 20)
-    if across:
-        lines = min(most, WIDEST, max(2 * THREADS // s.threads, 1))
-        lines = 1 << (max(lines, 1).bit_length() - 1)
-    else:
-        lines = min(most, max(THREADS // s.threads, 1))
-        if s.n > 64:
-            lines = min(lines, max(words // 2 // s.n, 1))
-    lines = max(min(lines, count), 1)
-    if not exchanges:
-        return Arrangement(lines, 1, 31, 1, True, 1)
-    rounds = fft_plan.rounds(s, lines * s.n, words)
-    assert rounds is not None, (s, lines)
-    pitch, pad = _layout(s, across, lines, words, s.n // rounds)
-    together = 8 * pitch * lines <= min(TOGETHER, limits.shared_memory)
-    return Arrangement(lines, pitch, pad, pitch * lines * (1 + together), together, rounds)
-
-
-def _layout(s: Stages, across: bool, lines: int, words: int, held: int) -> tuple[int, int]:
-    """Return the pitch of a line and the padding with the fewest conflicts between the banks of shared memory.
-
-    ``held`` are the points of a line that are there at a time.
-    """
-    best, least = (held, 31), math.inf
-    for pad in (31, 5, 4, 3):
-        size = held + ((held - 1) >> pad if pad < 31 else 0)
-        for extra in range(32) if lines > 1 else (0,):
-            pitch = size + extra
-            if pitch * lines > words or (lines > 1 and pitch % 32 not in (1, 2, 4, 8, 16, 17, size % 32)):
-                continue
-            cost = _conflicts(s, across, lines, pitch, pad) + pitch * 1e-6
-            if cost < least:
-                best, least = (pitch, pad), cost
-    return best
-
-
-def _conflicts(s: Stages, across: bool, lines: int, pitch: int, pad: int) -> float:
-    """Return the mean number of words of one bank that the first 32 threads write at a time in the exchanges."""
-    ids = np.arange(min(32, lines * s.threads))
-    t, c = (ids // lines, ids % lines) if across else (ids % s.threads, ids // s.threads)
-    total, p = 0.0, 1
-    for radix in s.radices[:-1]:
-        spots = (t // p) * (p * radix) + t % p
-        words = c * pitch + spots + (spots >> pad if pad < 31 else 0)
-        total += np.bincount(words % 32, minlength=32).max()
-        p *= radix
-    words = c * pitch + t + (t >> pad if pad < 31 else 0)
-    return float(total / max(len(s.radices) - 1, 1) + np.bincount(words % 32, minlength=32).max())
 
 
 @dataclass(frozen=True)
@@ -283,7 +187,7 @@ def _passes(b: Builder, source: Buffer, target: Buffer, axis: Axis, cut: tuple[i
     n, inner, x, y = axis.n, axis.inner, axis.source, axis.target
     ends: dict[str, Any] = {"load": x.kind, "valid": x.count, "storage": x.storage, "length": n}
     real = {5: b.table(fft_plan.real_roots(n))} if HALF in (x.kind, y.kind) else {}
-    made = [fft_plan.stages(m) for m in cut]
+    made = [fft_plan.stages(m) if len(cut) == 1 else fft_plan.part(m) for m in cut]
     parts = [s for s in made if s is not None]
     if len(parts) == 1:
         step = inner
@@ -296,16 +200,6 @@ def _passes(b: Builder, source: Buffer, target: Buffer, axis: Axis, cut: tuple[i
         return
     rest = n // cut[0]
     many = max(axis.before, 1)
-    held = _held(axis, parts, limits)
-    if held and len(parts) == 2:
-        m = cut[0]
-        both = Pass(
-            parts[0], axis.lines * m, (1, 1), (m, 1, many), (0, 0, x.pitch, 0), (1, 0, y.pitch, 0), (1, m), (1, m),
-            (1, 1), (1, m), AT_STORE, kept=m, store=y.kind, flags=into | out, scale=axis.scale, tables=real, held=held, shader="fft_fused",
-            **ends,
-        )  # fmt: skip
-        _with_twiddle(both, b, n, AT_STORE).add(b, source, target, limits)
-        return
     scratch = b.scratch(8 * n * axis.lines)
     one = Pass(
         parts[0], axis.lines * rest, (1, 1), (inner, rest, many), (1, 0, x.pitch, 0), (1, 0, n * inner, 0),
@@ -313,15 +207,6 @@ def _passes(b: Builder, source: Buffer, target: Buffer, axis: Axis, cut: tuple[i
         **ends,
     )  # fmt: skip
     _with_twiddle(one, b, n, AT_STORE).add(b, source, scratch, limits)
-    if held:
-        m, first = cut[1], cut[0]
-        both = Pass(
-            parts[1], axis.lines * first * m, (1, 1), (m, first, many), (0, rest, n, 0), (first, 1, y.pitch, 0),
-            (1, first * m), (1, m), (1, 1), (1, m), AT_STORE, valid=rest, length=rest, kept=m, store=y.kind, flags=out,
-            scale=axis.scale, held=held, shader="fft_fused",
-        )  # fmt: skip
-        _with_twiddle(both, b, rest, AT_STORE).add(b, scratch, target, limits)
-        return
     if len(parts) == 3:
         tail = cut[2]
         two = Pass(
@@ -345,34 +230,6 @@ def _passes(b: Builder, source: Buffer, target: Buffer, axis: Axis, cut: tuple[i
         scale=axis.scale,
     )  # fmt: skip
     end.add(b, scratch, target, limits)
-
-
-def _held(axis: Axis, parts: list[Stages], limits: Limits) -> int:
-    """Return how many transforms make a chunk where the last two passes are one dispatch, or 0 where they are not."""
-    s, y = parts[-1], axis.target
-    if s != parts[-2] or y.kind != COMPLEX or y.count < axis.n:
-        return 0
-    first = parts[0].n if len(parts) == 3 else 1
-    # Of three passes, neighbours in the result come from neighbouring transforms; a group must hold as many of them.
-    least = arrangement(s, True, axis.lines * first * s.n, False, limits).lines if first > 1 else 1
-    return _chunk(axis, s, axis.lines * first, first, least, 2, limits)
-
-
-def _chunk(axis: Axis, s: Stages, total: int, first: int, least: int, passes: int, limits: Limits) -> int:
-    """Return how many of the transforms of s.n by s.n points make a chunk, or 0 where passes stay apart."""
-    if not FUSE or (limits.software and not SOFTWARE_TOO):
-        # A software driver's loops end after 65,536 turns, also those that wait; nor has it a cache that would gain.
-        return 0
-    if axis.inner > 1 or not set(s.radices) <= set(fft_plan.FEW) or len(s.radices) > 3:
-        return 0
-    if 8 * total * s.n**2 < FUSE_FROM or first % least:
-        return 0
-    assert FUSE_SLOTS > (passes - 1) * FUSE_LEAD, "the first pass would wait for a last that waits for it"
-    most = max(FUSE_CHUNK // (8 * s.n**2), least)
-    sizes = [k for k in range(least, min(most, total) + 1, least) if total % k == 0 and (first == 1 or first % k == 0)]
-    held = max(sizes, default=0)
-    lines = arrangement(s, True, s.n * total, False, limits).lines
-    return held if held and held * s.n % lines == 0 and total // held > FUSE_SLOTS else 0
 
 
 def _with_twiddle(one: Pass, b: Builder, n: int, when: int) -> Pass:
@@ -410,11 +267,6 @@ def _bluestein(b: Builder, source: Buffer, target: Buffer, axis: Axis, limits: L
     m = fft_plan.padded(n, words, threads)
     cut = fft_plan.passes(m, words, threads, most=2)
     assert cut is not None
-    square = fft_plan.square(2 * n - 1, words, threads) if len(cut) == 2 else None
-    held = _chunk(axis, square, axis.lines, 1, 1, 3, limits) if square is not None else 0
-    if held:
-        assert square is not None
-        cut, m = (square.n, square.n), square.n**2
     chirp = b.table(fft_plan.chirp(n))
     spectrum = fft_plan.chirp_spectrum(n, m)
     into, out = _flags(axis)
@@ -435,15 +287,6 @@ def _bluestein(b: Builder, source: Buffer, target: Buffer, axis: Axis, limits: L
     rows, columns = cut
     # Filter and back again while the rows are there, so that neither transform needs its result in order.
     filtered = b.table(_pairs(np.ascontiguousarray(spectrum.reshape(columns, rows).T)))
-    if held:
-        assert square is not None
-        table = np.concatenate([_between(square, square.radices[i], rows, m) for i in (-1, 0)])
-        Pass(
-            square, axis.lines * rows, (1, 1), (rows, 1, many), (0, 0, x.pitch, 0), (0, 0, y.pitch, 0), (1, 1),
-            (1, rows), (1, rows), (1, rows), AT_STORE, flags=into | FACTOR_IN | out, shader="fft_fused_convolve",
-            tables={3: b.table(table), 4: chirp, 5: filtered}, held=held, **ends, **finish,
-        ).add(b, source, target, limits)  # fmt: skip
-        return
     scratch = b.scratch(8 * m * axis.lines)
     one = Pass(
         parts[0], axis.lines * columns, (1, 1), (inner, columns, many), (1, 0, x.pitch, 0), (1, 0, m * inner, 0),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from contextlib import contextmanager
 
@@ -12,7 +9,7 @@ import numpy as np
 import pytest
 
 import adaptive_compute as ac
-from adaptive_compute.backends.vulkan import fft_plan, fft_steps
+from adaptive_compute.backends.vulkan import fft_group, fft_plan, fft_steps
 from adaptive_compute.backends.vulkan.array import VulkanArray, upload
 from adaptive_compute.backends.vulkan.limits import devices
 from adaptive_compute.backends.vulkan.program import Builder
@@ -24,14 +21,12 @@ WORDS, THREADS = 12288, 1024  # of a group on a card
 
 
 @contextmanager
-def planned(monkeypatch, passes, stages=(), **settings):
-    """Build programs with these passes, stages and settings."""
-    caches = (fft_plan.stages, fft_plan.passes, fft_plan._pass_price, fft_plan.padded, fft_steps.arrangement)
+def planned(monkeypatch, passes, stages=()):
+    """Build programs with these passes and stages."""
+    caches = (fft_plan.stages, fft_plan.passes, fft_plan._pass_price, fft_plan.padded, fft_group.arrangement)
     with monkeypatch.context() as patch:
         patch.setattr(fft_plan, "MEASURED_PASSES", dict(passes))
         patch.setattr(fft_plan, "MEASURED_STAGES", dict(stages))
-        for name, value in settings.items():
-            patch.setattr(fft_steps, name, value)
         for cache in caches:
             cache.cache_clear()
         yield
@@ -39,19 +34,16 @@ def planned(monkeypatch, passes, stages=(), **settings):
         cache.cache_clear()
 
 
-def transformed(x, shaders, forward=True, runs=1):
-    """Transform the last axis of an array, a few times, by a program of these shaders."""
+def transformed(x, shaders, forward=True):
+    """Transform the last axis of an array by a program of these shaders."""
     owner, (batch, n) = runtime(DEVICE), x.shape
     b = Builder()
     axis = fft_steps.complex_axis(n, batch, 1, forward, 1.0)
     fft_steps.along(b, b.operand(0, x.nbytes), b.result(0, x.nbytes), axis, owner.limits)
     program = b.program()
     assert [step.shader for step in program.steps] == shaders
-    results = []
-    for _ in range(runs):
-        (memory,) = owner.run_resident(program, [upload(x, DEVICE).memory])
-        results.append(VulkanArray(memory, x.shape, "complex64", owner).numpy())
-    return results
+    (memory,) = owner.run_resident(program, [upload(x, DEVICE).memory])
+    return VulkanArray(memory, x.shape, "complex64", owner).numpy()
 
 
 def values(batch, n):
@@ -73,8 +65,8 @@ def test_a_line_longer_than_shared_memory_is_exchanged_in_rounds(monkeypatch):
         pytest.skip(f"radices below are for 16384 points, twice the shared memory; here it holds {words}")
     x = values(3, n)
     with planned(monkeypatch, {n: (n,)}, {n: ((16, 16, 16, 4), 1024)}):
-        (forward,) = transformed(x, ["fft_few_5"])
-        (backward,) = transformed(x, ["fft_few_5"], forward=False)
+        forward = transformed(x, ["fft_few_5"])
+        backward = transformed(x, ["fft_few_5"], forward=False)
     assert error(forward, np.fft.fft(x)) < BOUND
     assert error(backward, np.fft.ifft(x) * n) < BOUND
 
@@ -98,51 +90,6 @@ def test_how_many_rounds():
     assert fft_plan.rounds(even, 8 * 4096, WORDS) is None
     odd = fft_plan.Stages(4050, (18, 15, 15), 270)
     assert fft_plan.rounds(odd, 4 * 4050, WORDS) is None  # a half of 15 is no whole number of points
-
-
-# Passes in one dispatch. Groups wait for one another, which a software driver gives up after so many loops that a
-# thread held up for a while is enough: there, they run in one thread, in the order of their tickets.
-
-FUSED = """
-import numpy as np, pytest, sys
-sys.path.insert(0, {folder!r})
-from test_fft import *
-patch = pytest.MonkeyPatch()
-x = values({batch}, {n})
-settings = dict(FUSE=True, FUSE_FROM=0, FUSE_CHUNK=1 << 16, FUSE_LEAD=1, FUSE_SLOTS=3, SOFTWARE_TOO=True)
-with planned(patch, {{ {n}: {passes} }} if {passes} else {{}}, **settings):
-    for result in transformed(x, {shaders}, {forward}, runs=2):
-        exact = np.fft.fft(x) if {forward} else np.fft.ifft(x) * {n}
-        assert error(result, exact) < BOUND, error(result, exact)
-"""
-
-
-@pytest.mark.parametrize(
-    ("n", "batch", "passes", "shaders", "forward"),
-    [
-        (4096, 16, (64, 64), ["fft_fused_2"], True),
-        (1 << 14, 6, (128, 128), ["fft_fused_2"], False),
-        (1 << 18, 2, (64, 64, 64), ["fft_few_2", "fft_fused_2"], True),
-        (512 * 512, 4, (512, 512), ["fft_fused_3"], True),
-        (10007, 6, (), ["fft_fused_convolve_3"], True),
-        (40009, 8, (), ["fft_fused_convolve_3"], False),
-    ],
-)
-def test_passes_in_one_dispatch(n, batch, passes, shaders, forward):
-    code = FUSED.format(
-        folder=os.path.dirname(__file__), n=n, batch=batch, passes=passes, shaders=shaders, forward=forward
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "LP_NUM_THREADS": "1"}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def test_two_passes_stay_two_dispatches_on_a_software_device(monkeypatch):
-    if devices()[0].kind != "software":
-        pytest.skip("this device is a real one")
-    with planned(monkeypatch, {4096: (64, 64)}, FUSE=True, FUSE_FROM=0):
-        transformed(values(16, 4096), ["fft_few_2", "fft_few_2"])
 
 
 # What a warm call costs
