@@ -17,6 +17,7 @@ import pytest
 from adaptive_compute.core.dispatcher import dispatcher
 from adaptive_compute.core.profile import Profile
 from adaptive_compute.core.registry import registry
+from adaptive_compute.core.transfer import counters
 
 for _name in [name for name in os.environ if name.startswith("ADAPTIVE_")]:
     del os.environ[_name]  # the developer's own settings must not decide what a test sees
@@ -62,7 +63,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(autouse=True)
 def clean_dispatcher():
-    """Start every test without a profile, without set-aside kernels and with empty caches."""
+    """Start every test without a profile, without set-aside kernels, with empty caches and with counters at zero."""
     dispatcher.use_profile(Profile())
+    counters.reset()
     yield
     dispatcher.use_profile(Profile())
