@@ -35,7 +35,7 @@ def choose(prefix, width, name):
 
 
 # A software driver takes up to 40 s to compile the widest ones.
-SLOW = ("small128", "small256", "plain256")
+SLOW = ("small128", "small256", "plain128", "plain256", "a256")
 
 
 def usable(table, *before):
