@@ -601,22 +601,25 @@ def main() -> None:
     warnings.simplefilter("ignore", AdaptiveWarning)
     backend = registry.require("cuda")
     figures: dict[str, Any] = {}
+    command = ["python", "-m", "benchmarks.cuda", *(["--quick"] if options.quick else [])]
+    if options.only != ",".join(PARTS):
+        command += ["--only", options.only]
     for name in options.only.split(","):
         start = time.perf_counter()
         try:
             figures[name] = PARTS[name](options.quick)
-        except Exception:
-            say(f"{name} FAILED\n{traceback.format_exc(limit=-4)}")
-            figures[name] = {"failed": traceback.format_exc()}
+        except Exception as error:
+            say(f"{name} FAILED {type(error).__name__}: {error}")
+            print(traceback.format_exc(limit=-4), flush=True)
+            figures[name] = {"failed": f"{type(error).__name__}: {error}"}
         torch.cuda.empty_cache()
         print(f"({name}: {time.perf_counter() - start:.1f} s)", flush=True)
-    if options.output:
-        record = {
-            "benchmark": "cuda", "command": shlex.join(["python", "-m", "benchmarks.cuda", *sys.argv[1:]]),
-            "date": datetime.now(UTC).date().isoformat(),
-            "machine": {**machine(), "gpu": backend.facts(DEVICE)}, "figures": figures, "table": table,
-        }  # fmt: skip
-        options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        if options.output:  # after every part: what was measured is kept where a later one does not end
+            record = {
+                "benchmark": "cuda", "command": shlex.join(command), "date": datetime.now(UTC).date().isoformat(),
+                "machine": {**machine(), "gpu": backend.facts(DEVICE)}, "figures": figures, "table": table,
+            }  # fmt: skip
+            options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
