@@ -106,8 +106,14 @@ def test_every_backward_variant(prefix, width, name):
     assert all(off(a, b) <= 2e-6 for a, b in zip(found, exact))
 
 
-@pytest.mark.parametrize("d", [1, 2, 3, 5, 8])
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+FAST_HALVES = [("float16", 1), ("bfloat16", 3), ("float16", 8)]
+ALL_HALVES = [(dtype, d) for dtype in ("float16", "bfloat16") for d in (1, 2, 3, 5, 8)]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "d"),
+    [*FAST_HALVES, *(pytest.param(*case, marks=pytest.mark.slow) for case in ALL_HALVES if case not in FAST_HALVES)],
+)
 def test_halves_of_any_head_size(dtype, d):
     """Rows that 4 does not divide share words with their neighbours."""
     torch = pytest.importorskip("torch")
