@@ -13,7 +13,6 @@ import json
 import math
 import shlex
 import statistics
-import sys
 import time
 import traceback
 import warnings

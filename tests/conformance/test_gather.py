@@ -102,9 +102,7 @@ def calls(draw, entries_side):
     return values, index.astype(draw(st.sampled_from(["int64", "int32", "uint8"]))), size, axis
 
 
-@settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=120, deadline=None, suppress_health_check=SUPPRESSED)
 @given(call=calls(entries_side=True))
 def test_scatter_add_is_the_sum_over_entries(kernel, call):
     values, index, size, axis = call
@@ -121,9 +119,7 @@ def test_scatter_add_is_the_sum_over_entries(kernel, call):
 
 
 @pytest.mark.parametrize("name", GATHER_KERNELS)
-@settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=120, deadline=None, suppress_health_check=SUPPRESSED)
 @given(call=calls(entries_side=False))
 def test_gather_reads_each_entry(name, call):
     x, index, size, axis = call
