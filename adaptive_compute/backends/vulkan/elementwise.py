@@ -22,7 +22,6 @@ from .elementwise_lowering import lower, refusal_of_dtype
 from .elementwise_model import estimated
 from .elementwise_schedule import Dispatch, Schedule, operands_of, schedule
 from .kernel import VulkanKernel, VulkanPlan
-from .limits import too_large
 from .program import Buffer, Builder, Program, spread_groups
 from .runtime import Runtime
 from .tuning import tuned

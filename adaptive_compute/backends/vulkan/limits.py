@@ -61,11 +61,6 @@ class Limits:
         return f"a buffer of {nbytes / 2**20:.0f} MiB exceeds the {self.largest / 2**20:.0f} MiB of {self.name}"
 
 
-def too_large(limits: Limits, nbytes: int) -> str | None:
-    """Return why a buffer of this size cannot be had, or None."""
-    return limits.too_large(nbytes)
-
-
 def library() -> str | None:
     """Return the name of Vulkan's loader, or None where it is not installed."""
     for name in ("libvulkan.so.1", "vulkan-1.dll", "libvulkan.1.dylib", "libMoltenVK.dylib"):
