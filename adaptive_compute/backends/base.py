@@ -57,10 +57,6 @@ class Kernel:
         """Return True, or the reason in words why this kernel cannot run the request."""
         raise NotImplementedError
 
-    def overlaps_transfers(self, request: Request) -> bool:
-        """Tell whether ``through_host`` brings host operands in while the result goes back, piece by piece."""
-        return False
-
     def plan(self, request: Request) -> Plan:
         """Return a plan; the place for all work that calls of one request can share."""
         raise NotImplementedError

@@ -207,21 +207,15 @@ class Router:
 
     def _transfer(self, kernel: Kernel, request: Request) -> float | None:
         """Predict bringing operands in and the result back; None where a link was not measured."""
-        up: list[float | None] = []
-        down: list[float | None] = []
+        legs: list[float | None] = []
         # What travels with the computation in one submission pays for its bytes; the submission is in the computation.
         latency = not (kernel.fuses_transfers and request.home == "cpu")
         for operand in request.operands:
             if operand is not None and not _stays(operand, kernel):
-                up += self._legs(operand.device, kernel.device, operand.nbytes, latency)
+                legs += self._legs(operand.device, kernel.device, operand.nbytes, latency)
         for result in request.operation.result(request) if request.first.device != kernel.device else ():
-            down += self._legs(kernel.device, request.first.device, result.nbytes, latency)
-        if None in up or None in down:
-            return None
-        there, back = sum(leg for leg in up if leg is not None), sum(leg for leg in down if leg is not None)
-        if request.home == "cpu" and kernel.overlaps_transfers(request):
-            return max(there, back)  # and one piece of the other direction, which is little
-        return there + back
+            legs += self._legs(kernel.device, request.first.device, result.nbytes, latency)
+        return None if None in legs else sum(leg for leg in legs if leg is not None)
 
     def _legs(self, source: str, target: str, nbytes: int, latency: bool = True) -> list[float | None]:
         if source == target:

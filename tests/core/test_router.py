@@ -392,16 +392,6 @@ def test_a_call_without_tol_never_fails_for_accuracy():
     np.testing.assert_allclose(ac.fft(X), np.fft.fft(X))
 
 
-def test_transfers_that_overlap_take_as_long_as_the_longer_one(sim, monkeypatch):
-    use({"pocketfft": curve(1.0)}, {sim.kernels()[0].name: curve(1e-6)}, Link(1e-3, 1e12))
-    one_after_the_other = next(c for c in ac.explain(ac.fft, X).candidates if c.device == "sim:0").transfer_s
-    assert one_after_the_other == pytest.approx(2e-3, rel=0.01)
-    monkeypatch.setattr(type(sim.kernels()[0]), "overlaps_transfers", lambda self, request: True)
-    dispatcher.invalidate()
-    together = next(c for c in ac.explain(ac.fft, X).candidates if c.device == "sim:0").transfer_s
-    assert together == pytest.approx(1e-3, rel=0.01)
-
-
 def test_a_measured_link_between_two_devices_stands_for_the_way_over_the_host():
     slow = Link(1.0, 1e9)
     profile = Profile({"a:0": Section({}, up=slow, down=slow), "a:1": Section({}, up=slow, down=slow)})
