@@ -83,9 +83,8 @@ class ElementwiseKernel(VulkanKernel):
 
     def too_large(self, request: Request) -> str | None:
         (result,) = request.operation.result(request)
-        return super().too_large(request) or too_large(
-            self.limits, _schedule(request).planes * _plane_bytes(result.size)
-        )
+        scratch = _schedule(request).planes * _plane_bytes(result.size)
+        return super().too_large(request) or self.limits.too_large(scratch)
 
     def pieces(self, request: Request) -> Sequence[tuple[Request, tuple[Any, ...], Any]]:
         if any(o is not None and o.device != "cpu" for o in request.operands):
