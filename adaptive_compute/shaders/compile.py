@@ -85,7 +85,7 @@ def main(names: list[str]) -> None:
     with ThreadPoolExecutor(2) as pool:
         for target, code in zip(stale, pool.map(binary, stale)):
             (SPIRV / f"{target.name}.spv").write_bytes(code)
-            made[target.name] = [target.digest, digest_of(SPIRV / f"{target.name}.spv")]
+            made[target.name] = [target.digest, hashlib.sha256(code).hexdigest()]
             print(f"compiled {target.name} ({len(code)} bytes)")
     known = {t.name for t in wanted}
     for file in SPIRV.glob("*.spv"):
