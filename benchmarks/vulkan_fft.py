@@ -2,9 +2,9 @@
 
 Complex64 transforms of the last axis, batches that fill ``--points`` points (2^26: 0.5 GB), resident operands, GPU time
 by timestamps (Vulkan) and CUDA events around several calls (cuFFT), medians after warm-up. GB/s count one read and one
-write of the batch a transform; a transform of two passes can reach half of the copy. Every result is checked first, some
-lines against NumPy in float64. Variants (radices, threads, lines together, cuts of long transforms) are timed as well
-unless ``--no-search`` is given. VkFFT's figures were taken before, on an H200.
+write of the batch a transform; a transform of two passes can reach half of the copy. Every result is checked first,
+some lines against NumPy in float64. Variants (radices, threads, lines together, cuts of long transforms) are timed as
+well unless ``--no-search`` is given. VkFFT's figures were taken before, on an H200.
 
     python -m benchmarks.vulkan_fft [--points 67108864] [--no-search] [--quick] [--output FILE.json]
 """
@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,6 @@ VKFFT_H200 = {
     64: 1300, 256: 1300, 1024: 1204, 4096: 2004, 1 << 14: 1467, 1 << 16: 876, 1 << 18: 771, 1 << 20: 640, 1 << 22: 703,
     1 << 24: 586, 729: 1329, 1000: 2704, 3125: 1757, 6000: 1367, 44100: 531, 10007: 254, 100003: 250,
 }  # fmt: skip
-SETTINGS = ("THREADS", "WIDEST", "TOGETHER")
 Variant = dict[str, Any]
 
 
@@ -107,24 +107,20 @@ CUTS: dict[int, tuple[tuple[tuple[int, ...], tuple[Variant, ...]], ...]] = {
 
 
 @contextmanager
-def changed(variant: Variant) -> Iterator[None]:
-    """Build programs as a variant says."""
-    caches = (fft_plan.stages, fft_plan.passes, fft_plan._pass_price, fft_plan.padded, fft_group.arrangement)
-    settings = {name: getattr(fft_group, name) for name in SETTINGS}
+def changed(variant: Variant) -> Iterator[fft_group.Shape]:
+    """Plan as a variant says; yields the shape of its workgroups."""
+    caches = (fft_plan.stages, fft_plan.passes, fft_plan._pass_price, fft_plan.padded)
     tables = (fft_plan.MEASURED_STAGES, fft_plan.MEASURED_PARTS, fft_plan.MEASURED_PASSES)
     kept = [dict(table) for table in tables]
     try:
-        for name in SETTINGS:
-            setattr(fft_group, name, variant.get(name, settings[name]))
         fft_plan.MEASURED_STAGES.update(variant.get("stages", {}))
         fft_plan.MEASURED_PARTS.update(variant.get("stages", {}))
         fft_plan.MEASURED_PASSES.update(variant.get("passes", {}))
         for cache in caches:
             cache.cache_clear()
-        yield
+        changes = {name.lower(): variant[name] for name in ("THREADS", "WIDEST", "TOGETHER") if name in variant}
+        yield fft_group.SHAPE._replace(**changes)
     finally:
-        for name, value in settings.items():
-            setattr(fft_group, name, value)
         for table, before in zip(tables, kept):
             table.clear()
             table.update(before)
@@ -132,19 +128,21 @@ def changed(variant: Variant) -> Iterator[None]:
             cache.cache_clear()
 
 
-def program(owner: Any, n: int, batch: int) -> Program:
+def program(owner: Any, n: int, batch: int, shape: fft_group.Shape = fft_group.SHAPE) -> Program:
     """Return the program of a batch of forward transforms."""
     b = Builder()
     source, target = b.operand(0, 8 * n * batch), b.result(0, 8 * n * batch)
-    fft_steps.along(b, source, target, fft_steps.complex_axis(n, batch, 1, True, 1.0), owner.limits)
+    fft_steps.along(b, source, target, fft_steps.complex_axis(n, batch, 1, True, 1.0), owner.limits, shape)
     return b.program()
 
 
-def measured(owner: Any, data: VulkanArray, host: np.ndarray, n: int, rounds: int) -> dict[str, Any]:
+def measured(
+    owner: Any, data: VulkanArray, host: np.ndarray, n: int, rounds: int, shape: fft_group.Shape = fft_group.SHAPE
+) -> dict[str, Any]:
     """Check and time the program of one length as things are set now."""
     batch = data.size // n
     start = time.perf_counter()
-    made = program(owner, n, batch)
+    made = program(owner, n, batch, shape)
     planned = time.perf_counter() - start
     start = time.perf_counter()
     (memory,) = owner.run_resident(made, [data.memory])
@@ -231,6 +229,7 @@ def main() -> int:
         row["default"] = measured(owner, data, host, n, options.rounds)
         rows.append(row)
         show(n, "default", row["default"], row["cufft"])
+    write(options, owner, copy, rows)
     for row in sorted(rows, key=lambda row: row["n"] not in CUTS) if options.search else ():
         row["variants"] = {}
         for name, variant in variants(row["n"]):
@@ -240,14 +239,16 @@ def main() -> int:
                 print(f"{row['n']:9d} {name}: not measured, the time is spent")
                 continue
             try:
-                with changed(variant):
-                    row["variants"][name] = measured(owner, data, host, row["n"], options.rounds)
+                with changed(variant) as shape:
+                    row["variants"][name] = measured(owner, data, host, row["n"], options.rounds, shape)
             except Exception as error:  # a variant that a device refuses is a finding, and the others go on
                 print(f"{row['n']:9d} {name}: {type(error).__name__}: {error}")
                 continue
             show(row["n"], name, row["variants"][name], row["cufft"])
+        write(options, owner, copy, rows)
     print(
-        f"\n{'N':>9s} {'GB/s':>6s} {'cuFFT':>6s} {'ratio':>5s} {'of copy':>7s} {'VkFFT*':>6s} {'error':>8s}  best variant"
+        f"\n{'N':>9s} {'GB/s':>6s} {'cuFFT':>6s} {'ratio':>5s} {'of copy':>7s} {'VkFFT*':>6s} {'error':>8s}  "
+        "best variant"
     )
     for row in rows:
         own, them = row["default"]["gigabytes_per_second"], row["cufft"]
@@ -258,15 +259,20 @@ def main() -> int:
             + (f"{best[0]} {best[1]['gigabytes_per_second']:.0f}" if best else "")
         )
     print("* measured before, on an H200")
-    if options.output is not None:
-        record = {
-            "benchmark": "vulkan_fft", "command": f"python -m benchmarks.vulkan_fft {' '.join(sys.argv[1:])}",
-            "device": owner.limits.name, "driver": owner.limits.driver, "machine": machine(), "copy": copy,
-            "points": options.points, "rows": rows,
-        }  # fmt: skip
-        options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(f"took {time.perf_counter() - began:.0f} s")
     return 0 if all(row["default"]["error"] <= 6e-7 for row in rows) else 1
+
+
+def write(options: argparse.Namespace, owner: Any, copy: float | None, rows: list[dict[str, Any]]) -> None:
+    """Write what was measured so far."""
+    if options.output is None:
+        return
+    record = {
+        "benchmark": "vulkan_fft", "command": f"python -m benchmarks.vulkan_fft {' '.join(sys.argv[1:])}",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"), "device": owner.limits.name,
+        "driver": owner.limits.driver, "machine": machine(), "copy": copy, "points": options.points, "rows": rows,
+    }  # fmt: skip
+    options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def show(n: int, name: str, figures: dict[str, Any], cufft: float | None) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 from ...core.array import Operand
 from ...core.operation import Request
-from ...core.operations.fft_rule import FULL, NONE, FFTParams
+from ...core.operations.fft_rule import FAMILY, FULL, NONE, FFTParams
 from ..base import Kernel
 from . import fft_plan
+from .fft_group import SHAPE, Shape
 from .fft_steps import (
     COMPLEX,
     CONJUGATE_IN,
@@ -29,6 +30,19 @@ from .fft_steps import (
 from .kernel import VulkanKernel
 from .limits import Limits
 from .program import Builder, Program
+from .tuning import tuned
+
+
+def _sample(n: int) -> Request:
+    params = FFTParams("c2c", True, (n,), (1,), NONE)
+    return Request(FAMILY, (Operand(((1 << 22) // n, n), "complex64", "cpu", "numpy"),), params, None, 1)
+
+
+TUNING = {
+    "fft.threads": (SHAPE.threads, (128, 512), lambda: _sample(1024)),
+    "fft.widest": (SHAPE.widest, (8, 32), lambda: _sample(1 << 16)),
+    "fft.together": (SHAPE.together, (0, 48 << 10), lambda: _sample(256)),
+}
 
 
 def kernels(device: str) -> Sequence[Kernel]:
@@ -74,6 +88,7 @@ class VulkanFFT(VulkanKernel):
     def program(self, request: Request) -> Program:
         x = request.first
         (result,) = request.operation.result(request)
+        shape = Shape(*(tuned(self.device, name, default) for name, (default, *_) in TUNING.items()))
         b = Builder()
         source, target = b.operand(0, x.nbytes), b.result(0, result.nbytes)
         final = math.prod(result.shape) * (4 if request.params.kind == "c2r" else 8)
@@ -82,7 +97,7 @@ class VulkanFFT(VulkanKernel):
             # An intermediate of the result's size and sort can stand where the result will; the rest follows in place.
             direct = number == len(steps) - 1 or (nbytes == final and request.params.kind != "c2r")
             to = target if direct else b.scratch(nbytes)
-            along(b, source, to, axis, self.limits)
+            along(b, source, to, axis, self.limits, shape)
             source = to
         return b.program()
 

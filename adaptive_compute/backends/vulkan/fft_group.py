@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,13 +26,23 @@ class Arrangement:
     rounds: int
 
 
-# Threads of a workgroup, lines together where neighbouring threads are neighbouring lines, bytes of shared memory up to
-# which real and imaginary parts are exchanged together.
-THREADS, WIDEST, TOGETHER = 256, 16, 16 << 10
+class Shape(NamedTuple):
+    """What a device's measurements may choose.
+
+    Threads of a workgroup, the most lines together where neighbouring threads are neighbouring lines, and bytes of
+    shared memory up to which real and imaginary parts are exchanged together.
+    """
+
+    threads: int = 256
+    widest: int = 16
+    together: int = 16 << 10
+
+
+SHAPE = Shape()
 
 
 @lru_cache(maxsize=4096)
-def arrangement(s: Stages, across: bool, count: int, mixes: bool, limits: Limits) -> Arrangement:
+def arrangement(s: Stages, across: bool, count: int, mixes: bool, limits: Limits, shape: Shape = SHAPE) -> Arrangement:
     """Return how a workgroup is laid out; ``mixes`` where it exchanges points after the last stage as well."""
     words = limits.shared_memory // 4
     exchanges = len(s.radices) > 1 or mixes
@@ -40,17 +51,17 @@ def arrangement(s: Stages, across: bool, count: int, mixes: bool, limits: Limits
     most = min(limits.invocations // s.threads, max(words // s.n, 1) if exchanges else 1 << 20)
     if across:
         # Four lines are pieces of 32 bytes, the least that memory gives at once.
-        lines = min(most, WIDEST, max(THREADS // s.threads, 4))
+        lines = min(most, shape.widest, max(shape.threads // s.threads, 4))
         lines = 1 << (max(lines, 1).bit_length() - 1)
     else:
-        lines = min(most, max(THREADS // s.threads, 1))
+        lines = min(most, max(shape.threads // s.threads, 1))
         if s.n > 64:
             lines = min(lines, max(words // 2 // s.n, 1))
     lines = max(min(lines, count), 1)
     if not exchanges:
         return Arrangement(lines, 1, 31, 1, True, 1)
     pitch, pad = _layout(s, across, lines, words, s.n // rounds)
-    together = 8 * pitch * lines <= min(TOGETHER, limits.shared_memory)
+    together = 8 * pitch * lines <= min(shape.together, limits.shared_memory)
     return Arrangement(lines, pitch, pad, pitch * lines * (1 + together), together, rounds)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import fft_plan
-from .fft_group import THREADS, arrangement
+from .fft_group import SHAPE, Shape, arrangement
 from .fft_plan import Stages
 from .limits import Limits
 from .program import Buffer, Builder, spread_groups
@@ -61,10 +61,10 @@ class Pass:
     shader: str = "fft"
     tables: dict[int, Buffer] = field(default_factory=dict)
 
-    def add(self, b: Builder, source: Buffer, target: Buffer, limits: Limits) -> None:
+    def add(self, b: Builder, source: Buffer, target: Buffer, limits: Limits, shape: Shape) -> None:
         """Add the dispatch."""
         s = self.stages
-        group = arrangement(s, any(self.across), self.lines, self.store == HALF, limits)
+        group = arrangement(s, any(self.across), self.lines, self.store == HALF, limits, shape)
         roots = b.table(fft_plan.stage_roots(s))
         buffers = [source, target, *(self.tables.get(i, roots) for i in (2, 3, 4, 5))]
         radices = (*s.radices, 1, 1, 1, 1)[:5]
@@ -144,20 +144,20 @@ def transform(
         source = target
 
 
-def along(b: Builder, source: Buffer, target: Buffer, axis: Axis, limits: Limits) -> None:
+def along(b: Builder, source: Buffer, target: Buffer, axis: Axis, limits: Limits, shape: Shape = SHAPE) -> None:
     """Add the dispatches of one axis. Source and target may be the same buffer where both lie alike."""
     words, threads = limits.shared_memory // 4, limits.invocations
     cut = fft_plan.passes(axis.n, words, threads)
     if cut is None:
-        _bluestein(b, source, target, axis, limits)
+        _bluestein(b, source, target, axis, limits, shape)
     elif axis.target.kind == HALF and (len(cut) > 1 or axis.n > words):
         # The bins that must be mixed lie in different workgroups.
         spectrum = b.scratch(8 * axis.n * axis.lines)
         plain = replace(axis, target=Side(COMPLEX, axis.n * axis.inner, axis.n), conjugate=0, scale=1.0)
-        _passes(b, source, spectrum, plain, cut, limits)
+        _passes(b, source, spectrum, plain, cut, limits, shape)
         _separate(b, spectrum, target, axis)
     else:
-        _passes(b, source, target, axis, cut, limits)
+        _passes(b, source, target, axis, cut, limits, shape)
 
 
 def scratch_bytes(axis: Axis, limits: Limits) -> int:
@@ -181,7 +181,9 @@ def _flags(axis: Axis) -> tuple[int, int]:
     )
 
 
-def _passes(b: Builder, source: Buffer, target: Buffer, axis: Axis, cut: tuple[int, ...], limits: Limits) -> None:
+def _passes(
+    b: Builder, source: Buffer, target: Buffer, axis: Axis, cut: tuple[int, ...], limits: Limits, shape: Shape
+) -> None:
     """Add a transform of as many passes as ``cut`` is long (Bailey's four-step form, twice for three)."""
     into, out = _flags(axis)
     n, inner, x, y = axis.n, axis.inner, axis.source, axis.target
@@ -196,7 +198,7 @@ def _passes(b: Builder, source: Buffer, target: Buffer, axis: Axis, cut: tuple[i
             (1, y.pitch, 0, 0), (step, step), store=y.kind, kept=y.count, flags=into | out,
             scale=axis.scale, tables=real, **ends,
         )  # fmt: skip
-        one.add(b, source, target, limits)
+        one.add(b, source, target, limits, shape)
         return
     rest = n // cut[0]
     many = max(axis.before, 1)
@@ -206,7 +208,7 @@ def _passes(b: Builder, source: Buffer, target: Buffer, axis: Axis, cut: tuple[i
         (inner, inner), (inner, rest), (inner, rest), (inner, rest), AT_STORE, kept=n, flags=into, tables=real,
         **ends,
     )  # fmt: skip
-    _with_twiddle(one, b, n, AT_STORE).add(b, source, scratch, limits)
+    _with_twiddle(one, b, n, AT_STORE).add(b, source, scratch, limits, shape)
     if len(parts) == 3:
         tail = cut[2]
         two = Pass(
@@ -214,7 +216,7 @@ def _passes(b: Builder, source: Buffer, target: Buffer, axis: Axis, cut: tuple[i
             (1, 0, rest * inner, 0), (inner, inner), (inner, tail), (inner, tail), (inner, tail), AT_STORE,
             valid=rest, kept=rest, length=rest,
         )  # fmt: skip
-        _with_twiddle(two, b, rest, AT_STORE).add(b, scratch, scratch, limits)
+        _with_twiddle(two, b, rest, AT_STORE).add(b, scratch, scratch, limits, shape)
         lengths = (inner, cut[0], cut[1])
         strides = (1, rest * inner, tail * inner, n * inner)
         ordered = cut[0] * cut[1]
@@ -229,7 +231,7 @@ def _passes(b: Builder, source: Buffer, target: Buffer, axis: Axis, cut: tuple[i
         outside=(inner, ordered), valid=cut[-1], length=cut[-1], store=y.kind, kept=y.count, flags=out,
         scale=axis.scale,
     )  # fmt: skip
-    end.add(b, scratch, target, limits)
+    end.add(b, scratch, target, limits, shape)
 
 
 def _with_twiddle(one: Pass, b: Builder, n: int, when: int) -> Pass:
@@ -252,15 +254,15 @@ def _separate(b: Builder, spectrum: Buffer, target: Buffer, axis: Axis) -> None:
     count = axis.lines * (axis.n // 2 + 1)
     table = b.table(fft_plan.real_roots(axis.n))
     b.dispatch(
-        "fft_real", [spectrum, target, table], writes=[target], groups=spread_groups(-(-count // THREADS)),
+        "fft_real", [spectrum, target, table], writes=[target], groups=spread_groups(-(-count // SHAPE.threads)),
         constants=[
-            THREADS, count, axis.n, axis.inner, axis.target.pitch, int(axis.conjugate == CONJUGATE_OUT),
+            SHAPE.threads, count, axis.n, axis.inner, axis.target.pitch, int(axis.conjugate == CONJUGATE_OUT),
             float(axis.scale),
         ],
     )  # fmt: skip
 
 
-def _bluestein(b: Builder, source: Buffer, target: Buffer, axis: Axis, limits: Limits) -> None:
+def _bluestein(b: Builder, source: Buffer, target: Buffer, axis: Axis, limits: Limits, shape: Shape) -> None:
     """Add a transform of any length: a convolution with a chirp (Bluestein 1970), by transforms of a quick length."""
     words, threads = limits.shared_memory // 4, limits.invocations
     n = axis.n
@@ -282,7 +284,7 @@ def _bluestein(b: Builder, source: Buffer, target: Buffer, axis: Axis, limits: L
             (inner, inner), flags=into | FACTOR_IN | out, shader="fft_convolve",
             tables={4: chirp, 5: b.table(_pairs(spectrum))}, **ends, **finish,
         )  # fmt: skip
-        one.add(b, source, target, limits)
+        one.add(b, source, target, limits, shape)
         return
     rows, columns = cut
     # Filter and back again while the rows are there, so that neither transform needs its result in order.
@@ -293,19 +295,19 @@ def _bluestein(b: Builder, source: Buffer, target: Buffer, axis: Axis, limits: L
         (inner, inner), (inner, columns), (inner, columns), (inner, columns), kept=m, flags=into | FACTOR_IN,
         tables={4: chirp}, **ends,
     )  # fmt: skip
-    _with_twiddle(one, b, m, AT_STORE).add(b, source, scratch, limits)
+    _with_twiddle(one, b, m, AT_STORE).add(b, source, scratch, limits, shape)
     middle = Pass(
         parts[1], axis.lines * rows, (int(inner > 1),) * 2, (inner, many * rows, 1), (1, columns * inner, 0, 0),
         (1, columns * inner, 0, 0), (inner, inner), between=(inner, rows), valid=columns, length=columns,
         kept=columns, shader="fft_convolve", tables={5: filtered},
     )  # fmt: skip
-    middle.add(b, scratch, scratch, limits)
+    middle.add(b, scratch, scratch, limits, shape)
     last = Pass(
         parts[0], axis.lines * columns, (1, 1), (inner, columns, many), (1, 0, m * inner, 0), (1, 0, y.pitch, 0),
         (inner, inner), (inner, columns), (inner, columns), (inner, columns), valid=m, length=m, flags=out,
         tables={4: chirp}, **finish,
     )  # fmt: skip
-    _with_twiddle(last, b, m, AT_LOAD).add(b, scratch, target, limits)
+    _with_twiddle(last, b, m, AT_LOAD).add(b, scratch, target, limits, shape)
 
 
 def _pairs(values: np.ndarray) -> np.ndarray:

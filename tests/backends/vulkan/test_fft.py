@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import adaptive_compute as ac
-from adaptive_compute.backends.vulkan import fft_group, fft_plan, fft_steps
+from adaptive_compute.backends.vulkan import fft, fft_plan, fft_steps, tuning
 from adaptive_compute.backends.vulkan.array import VulkanArray, upload
 from adaptive_compute.backends.vulkan.limits import devices
 from adaptive_compute.backends.vulkan.program import Builder
@@ -23,7 +23,7 @@ WORDS, THREADS = 12288, 1024  # of a group on a card
 @contextmanager
 def planned(monkeypatch, passes, stages=()):
     """Build programs with these passes and stages."""
-    caches = (fft_plan.stages, fft_plan.passes, fft_plan._pass_price, fft_plan.padded, fft_group.arrangement)
+    caches = (fft_plan.stages, fft_plan.passes, fft_plan._pass_price, fft_plan.padded)
     with monkeypatch.context() as patch:
         patch.setattr(fft_plan, "MEASURED_PASSES", dict(passes))
         patch.setattr(fft_plan, "MEASURED_STAGES", dict(stages))
@@ -113,3 +113,26 @@ def test_a_warm_call_is_one_submission_and_adds_little_to_the_shader():
     own = owner.gpu_seconds(b.program(), [upload(x, DEVICE).memory], repeats=500)
     # The least of many: what other work on the machine takes is nobody's here.
     assert min(taken) - min(own) < 150e-6
+
+
+# What a profile may choose
+
+
+def test_a_profile_chooses_the_shape_of_workgroups():
+    (kernel,) = fft.kernels(DEVICE)
+    request = fft.TUNING["fft.threads"][2]()
+    x = values(*request.first.shape)
+    known = tuning.tunables([fft])
+    threads, results = [], []
+    try:
+        for chosen in ({}, {"fft.threads": 128}):
+            tuning.apply(DEVICE, chosen, known)
+            program = kernel.program(request)
+            threads.append(program.steps[0].constants[0])
+            (memory,) = runtime(DEVICE).run_resident(program, [upload(x, DEVICE).memory])
+            results.append(VulkanArray(memory, x.shape, "complex64", runtime(DEVICE)).numpy())
+    finally:
+        tuning.apply(DEVICE, {}, known)
+    assert threads == [256, 128]
+    assert np.array_equal(*results)
+    assert error(results[0][:3], np.fft.fft(x[:3])) < BOUND
