@@ -69,7 +69,6 @@ STAGES: dict[int, tuple[tuple[tuple[int, ...], int], ...]] = {
     8192: (((16, 16, 8, 4), 512), ((16, 8, 8, 8), 1024), ((32, 16, 16), 256), ((32, 16, 16), 512), ((16, 16, 32), 256)),
     3125: (((25, 25, 5), 125), ((5, 5, 5, 5, 5), 625)),
     1 << 14: (((32, 16, 32), 512), ((16, 32, 32), 512), ((32, 32, 16), 1024), ((32, 8, 8, 8), 512)),
-    10007: (), 100003: (),
 }  # fmt: skip
 _WIDTHS: tuple[Variant, ...] = ({"WIDEST": 8}, {"WIDEST": 16}, {"WIDEST": 32})
 _A1024 = ((32, 32), 32)
@@ -230,7 +229,10 @@ def main() -> int:
         rows.append(row)
         show(n, "default", row["default"], row["cufft"])
     write(options, owner, copy, rows)
-    for row in sorted(rows, key=lambda row: row["n"] not in CUTS) if options.search else ():
+    order = [*dict.fromkeys((*STAGES, *CUTS))]
+    for row in sorted((row for row in rows if row["n"] in order), key=lambda row: order.index(row["n"])):
+        if not options.search:
+            break
         row["variants"] = {}
         for name, variant in variants(row["n"]):
             if options.only not in name or (options.without and options.without in name):
