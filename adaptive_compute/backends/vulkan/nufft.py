@@ -30,6 +30,7 @@ from .kernel import EmptyPlan, VulkanKernel
 from .nufft_extent import extents
 from .nufft_grid import SMALLEST_EPS, width_of
 from .nufft_kernel import expected_error
+from .nufft_pieces import NufftPieces, pieces_of
 from .nufft_programs import Programs, scales
 from .nufft_steps import LANES
 from .runtime import State
@@ -80,6 +81,11 @@ class VulkanNUFFT(VulkanKernel):
     def too_large(self, request: Request) -> str | None:
         return super().too_large(request) or self.limits.too_large(Programs.largest(request))
 
+    def pieces(self, request: Request) -> list[Any]:
+        if self.limits.too_large(Programs.largest(request)) is not None:
+            return []  # the grid or the points of one transform
+        return [(piece, (some,), some) for piece, some in pieces_of(request, self.limits.largest)]
+
     def estimate(self, request: Request, curves: Mapping[str, Curve]) -> Estimate | None:
         found = super().estimate(request, curves)
         return None if found is None else found._replace(error=predicted_error(request.params))
@@ -88,6 +94,8 @@ class VulkanNUFFT(VulkanKernel):
         results = request.operation.result(request)
         if points_of(request) == 0 or outputs_of(request) == 0:
             return EmptyPlan(self.runtime, results)
+        if self.too_large(request) is not None:
+            return NufftPieces(request, self.limits.largest, lambda piece: NufftPlan(self, piece))
         return NufftPlan(self, request)
 
 

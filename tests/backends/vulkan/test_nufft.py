@@ -181,6 +181,39 @@ def test_more_points_than_a_block_of_the_sort(rng):
     assert relative(result, exact(2, 1, data, points, [])) <= 1e-5
 
 
+@pytest.fixture
+def small(monkeypatch):
+    """Have the device say that a buffer holds 64 KiB."""
+    from dataclasses import replace
+
+    from adaptive_compute.backends.vulkan import kernel
+    from adaptive_compute.backends.vulkan.runtime import runtime
+
+    shrunk = tuple(replace(found, buffer=1 << 16) for found in kernel.devices())
+    monkeypatch.setattr(kernel, "devices", lambda: shrunk)
+    monkeypatch.setattr(runtime(DEVICE), "limits", shrunk[0])
+    monkeypatch.setattr(runtime(DEVICE), "largest", 1 << 16)
+    ac.release()
+    yield
+    ac.release()
+
+
+@pytest.mark.parametrize("nufft_type", [1, 2, 3])
+def test_more_transforms_than_fit_a_buffer(nufft_type, small, rng):
+    dim = 1 if nufft_type == 3 else 2
+    data, points, targets = problem(dim, nufft_type, rng, count=1500, batch=(40,))
+    result = run_on_host(dim, nufft_type, data, points, targets)
+    expected = exact(dim, nufft_type, data, points, targets)
+    assert result.shape == expected.shape
+    assert relative(result, expected) <= 1e-5
+
+
+def test_one_transform_too_large_for_a_buffer_is_refused(small, rng):
+    data, points, _ = problem(1, 1, rng, count=9000)
+    with pytest.raises(NoKernelError, match="exceeds the"):
+        run_on_host(1, 1, data, points, [])
+
+
 def test_what_it_refuses_says_why(rng):
     data, points, _ = problem(1, 1, rng)
     with ac.using(device=DEVICE):
