@@ -9,6 +9,7 @@ import adaptive_compute as ac
 from adaptive_compute.core import measure as m
 from adaptive_compute.core.dispatcher import dispatcher
 from adaptive_compute.core.errors import ArgumentError, DeviceLost
+from adaptive_compute.core.operations.attention_rule import BACKWARD
 from adaptive_compute.core.operations.fft_rule import FAMILY
 from adaptive_compute.core.profile import Profile
 from adaptive_compute.core.registry import registry
@@ -191,3 +192,13 @@ def test_a_software_device_gets_little_time_and_in_a_quick_run_none_unless_it_is
     assert "simfft" in named.sections["sim:0"].kernels["fft"]
     assert "simfft" in full.sections["sim:0"].kernels["fft"]
     assert named.facts["skipped"] == full.facts["skipped"] == []
+
+
+def test_the_gradient_of_attention_is_checked_against_the_request_at_hand():
+    arrays = BACKWARD.arrays(BACKWARD.sample(1, 8, 8, 4, "float64", None), np.random.default_rng(0))
+    errors = []
+    for mask in (None, ac.Window(2), None):
+        request = BACKWARD.sample(1, 8, 8, 4, "float64", mask)
+        exact = BACKWARD._reference(request, arrays, 0, 1)
+        errors.append(BACKWARD.error(request, arrays, [part[None, None] for part in exact]))
+    assert errors == [0.0, 0.0, 0.0]
