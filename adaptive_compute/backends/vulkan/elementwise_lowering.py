@@ -80,7 +80,7 @@ class _Lowering(ComplexSteps, WholeSteps):
             return self.number(complex(v.data).real), self.number(complex(v.data).imag)
         if v.dtype.startswith(("float", "bfloat")):
             return (self.number(float(v.data)),)
-        return (self.bits(int(v.data)),)
+        return (self.bits(int(bool(v.data)) if v.dtype == "bool" else int(v.data)),)
 
     def _cast(self, x: tuple[Register, ...], source: str, target: str) -> tuple[Register, ...]:
         if target == "bool" and source != "bool":

@@ -183,6 +183,12 @@ def test_truth_values():
         np.testing.assert_array_equal(evaluate(text, a=a, b=b), exact, err_msg=text)
 
 
+def test_numbers_are_true_where_they_are_not_zero():
+    x = normal(9)
+    for text, exact in (("where(0.3, x, -x)", x), ("where(0.0, x, -x)", -x), ("logical_and(x, 0.3)", x != 0)):
+        np.testing.assert_array_equal(evaluate(text, x=x), exact, err_msg=text)
+
+
 def test_every_half_is_read_and_written():
     bits = np.arange(65536, dtype=np.uint16)
     x = bits.view(np.float16)
