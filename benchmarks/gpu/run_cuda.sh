@@ -7,7 +7,7 @@ out=${1:-cuda-results}
 mkdir -p "$out"
 python=${PYTHON:-python3}
 export PYTHONPATH=$PWD:${PYTHONPATH:-} PYTHONUNBUFFERED=1
-budget=${BUDGET:-290}
+budget=${BUDGET:-1500}
 summary=()
 part() {  # part NAME SECONDS COMMAND...
   local name=$1 limit=$2 start=$SECONDS
@@ -22,17 +22,18 @@ part() {  # part NAME SECONDS COMMAND...
   summary+=("$name: exit $code after $((SECONDS - start)) s")
 }
 tests="-q --maxfail=25 --no-header -p no:cacheprovider --tb=short"
-part smoke 80 "$python" -m benchmarks.cuda_smoke
+part smoke 240 "$python" -m benchmarks.cuda_smoke
 part figures 110 "$python" -m benchmarks.cuda --quick --output "$out/cuda.json"
 if command -v compute-sanitizer >/dev/null; then
-  part sanitizer 45 compute-sanitizer --tool memcheck "$python" -m benchmarks.cuda_smoke scalars
+  part sanitizer 120 compute-sanitizer --tool memcheck "$python" -m benchmarks.cuda_smoke scalars gradient
 fi
-part gather 30 "$python" -m pytest $tests tests/conformance/test_gather.py --backend cuda
-part reduce 30 "$python" -m pytest $tests tests/conformance/test_reduce.py --backend cuda
-part attention 50 "$python" -m pytest $tests tests/conformance/test_attention.py --backend cuda
-part elementwise 50 "$python" -m pytest $tests tests/conformance/test_elementwise.py --backend cuda
-part fft 60 "$python" -m pytest $tests -m "not slow" tests/conformance/test_fft.py --backend cuda
-part nufft 50 "$python" -m pytest $tests tests/conformance/test_nufft.py --backend cuda
+part gather 90 "$python" -m pytest $tests tests/conformance/test_gather.py --backend cuda
+part reduce 90 "$python" -m pytest $tests tests/conformance/test_reduce.py --backend cuda
+part attention 240 "$python" -m pytest $tests tests/conformance/test_attention.py tests/conformance/test_attention_half.py tests/conformance/test_attention_extremes.py --backend cuda
+part elementwise 150 "$python" -m pytest $tests tests/conformance/test_elementwise.py --backend cuda
+part own 150 "$python" -m pytest $tests -m "not slow" tests/backends/cuda
+part fft 150 "$python" -m pytest $tests -m "not slow" tests/conformance/test_fft.py --backend cuda
+part nufft 150 "$python" -m pytest $tests tests/conformance/test_nufft.py --backend cuda
 echo "=== summary"
 printf '%s\n' "${summary[@]}"
 grep -hE "^(FAILED|ERROR)|passed|failed" "$out"/*.txt | cut -c1-200 | head -60
