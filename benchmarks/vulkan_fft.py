@@ -109,7 +109,7 @@ CUTS: dict[int, tuple[tuple[tuple[int, ...], tuple[Variant, ...]], ...]] = {
 def changed(variant: Variant) -> Iterator[fft_group.Shape]:
     """Plan as a variant says; yields the shape of its workgroups."""
     caches = (fft_plan.stages, fft_plan.passes, fft_plan._pass_price, fft_plan.padded)
-    tables = (fft_plan.MEASURED_STAGES, fft_plan.MEASURED_PARTS, fft_plan.MEASURED_PASSES)
+    tables: tuple[dict[int, Any], ...] = (fft_plan.MEASURED_STAGES, fft_plan.MEASURED_PARTS, fft_plan.MEASURED_PASSES)
     kept = [dict(table) for table in tables]
     try:
         fft_plan.MEASURED_STAGES.update(variant.get("stages", {}))
