@@ -147,7 +147,8 @@ SLOTS(DECLARE_STEP, DECLARE_STEP)
     }
 #define LOAD_SCRATCH(K) if (FROM##K != NO_PLANE) v[16 + K] = scratch[FROM##K * PLANE + group];
 #define KEEP(K) if (TO##K != NO_PLANE) scratch[TO##K * PLANE + group] = v[KEPT##K];
-#define NUMBER(K) v[NUMBERS_AT + K] = uvec4(NUMBER##K);
+// Zeros come by a way that no driver can see through: some fold 0/y and 0*y to 0, whatever y is.
+#define NUMBER(K) v[NUMBERS_AT + K] = uvec4((NUMBER##K & 0x7fffffffu) == 0u ? NUMBER##K | nothing : NUMBER##K);
 #define SIMPLE(K) if (OP##K != 0u) v[STEPS_AT + K] = simple(OP##K, v[A##K], v[B##K], v[C##K]);
 #define FUNCTION(K) if (OP##K != 0u) v[STEPS_AT + K] = complicated(OP##K, v[A##K], v[B##K]);
 
@@ -166,6 +167,7 @@ void compute(uint group) {
     } else {
         c0 = c1 = c2 = c3 = c4 = c5 = uvec4(0u);
     }
+    uint nothing = gl_NumWorkGroups.z - 1u;
     OPERANDS(LOAD)
     OPERANDS(LOAD_SCRATCH)
     TABLE(NUMBER)

@@ -296,6 +296,23 @@ def test_zeros_of_either_sign_are_different_programs():
         assert np.signbit(result[0]) == zero.startswith("-")
 
 
+@pytest.mark.parametrize(
+    "text", ["0.0/x", "x/0.0", "x*0.0", "x - x", "x == x", "x/x", "x - -0.0", "x + 0.0", "0.0 - x"]
+)
+def test_nothing_is_taken_for_granted_of_zeros_and_nan(text):
+    x = np.float32([np.nan, np.inf, -np.inf, 0.0, -0.0, 2.0])
+    zero, minus = np.float32(0), np.float32(-0.0)
+    with np.errstate(all="ignore"):
+        exact = {
+            "0.0/x": zero / x, "x/0.0": x / zero, "x*0.0": x * zero, "x - x": x - x, "x == x": x == x, "x/x": x / x,
+            "x - -0.0": x - minus, "x + 0.0": x + zero,
+        }[text]  # fmt: skip
+    result = evaluate(text, x=x)
+    np.testing.assert_array_equal(result, exact)
+    signed = ~np.isnan(exact)
+    np.testing.assert_array_equal(np.signbit(result[signed] * 1.0), np.signbit(exact[signed] * 1.0))
+
+
 def test_quotients_keep_the_sign_of_zero():
     a, b = (part.ravel() for part in np.meshgrid(np.float32([0.0, -0.0]), np.float32([1, -1, 3, np.inf, -np.inf])))
     np.testing.assert_array_equal(np.signbit(evaluate("a / b", a=a, b=b)), np.signbit(a / b))
