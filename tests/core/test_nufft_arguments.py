@@ -383,3 +383,20 @@ def test_a_small_eps_in_single_precision_is_not_refused():
         assert decision.chosen.error <= decision.request.operation.tolerance(decision.request)
     several = ac.explain(nufft.nufft1d1, x, np.ones((4, 4000), "c8"), 1000)
     assert several.chosen.compute_s is not None
+
+
+def test_what_runs_in_double_is_predicted_in_double():
+    from adaptive_compute.core.curve import Curve, Measurement
+    from adaptive_compute.core.operations.nufft_rule import sample
+    from adaptive_compute.core.registry import registry
+
+    (kernel,) = [k for k in registry.kernels("nufft") if k.name == "finufft-1"]
+    curves = {}
+    for real, modes, error in (("float32", 1 << 4, 1e-4), ("float64", 1 << 12, 1e-6)):
+        features = kernel.features(sample(3, 1, real, 1e-6, 1, 1 << 12, modes))
+        assert features.name == real
+        curves[real] = Curve([Measurement(features.at, 1.0, 0.1, error)])
+    wide = sample(3, 1, "float32", 1e-6, 1, 1 << 12, 1 << 16)  # which single precision would spoil
+    estimate = kernel.estimate(wide, curves)
+    assert kernel.features(wide).name == "float64"
+    assert estimate.error < 1e-5 < wide.operation.tolerance(wide)

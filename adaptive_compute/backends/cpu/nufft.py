@@ -232,6 +232,11 @@ class Finufft(Kernel):
         nbytes = int(held) + 16 * (points_of(request) * p.dim + outputs_of(request) * (p.type == 3))
         return PointsPlan(request, make, prepare, execute, nbytes)
 
+    def features(self, request: Request) -> Features:
+        found = super().features(request)
+        double = _needs_double(request.params, REAL_OF[request.first.dtype])
+        return found._replace(name="float64") if double else found
+
     def estimate(self, request: Request, curves: Mapping[str, Curve]) -> Estimate | None:
         features = self.features(request)
         curve = curves.get(features.name)
@@ -246,8 +251,11 @@ def _error(curve: Curve, request: Request) -> float:
     A curve cannot interpolate it: from one point to the next it changes as eps does, not as sizes do.
     """
     p, real = request.params, REAL_OF[request.first.dtype]
+    beside = 0.0
+    if _needs_double(p, real):  # then single precision rounds the result alone
+        beside, real = ROUNDING[real], "float64"
     of_eps, of_rounding = _shares(curve, p.type, p.dim, real)
-    return of_eps * max(p.eps, SMALLEST_EPS[real]) + of_rounding * _rounding(max(p.n_modes), real)
+    return beside + of_eps * max(p.eps, SMALLEST_EPS[real]) + of_rounding * _rounding(max(p.n_modes), real)
 
 
 @lru_cache(maxsize=64)
