@@ -257,7 +257,8 @@ def main() -> int:
     bench = Bench(options.device, options.elements, options.rounds)
     record: dict[str, Any] = {
         "benchmark": "vulkan_elementwise", "date": datetime.now(UTC).date().isoformat(),
-        "command": f"python -m benchmarks.vulkan_elementwise {' '.join(sys.argv[1:])}", "device": owner.limits.name,
+        "command": f"python -m benchmarks.vulkan_elementwise --elements {options.elements} --rounds {options.rounds} "
+        f"--budget {options.budget:g}", "device": owner.limits.name,
         "driver": owner.limits.driver, "machine": machine(), "elements": options.elements, "torch_copy": bench.copy(),
         "expressions": {}, "variants": {}, "reductions": [],
     }  # fmt: skip
