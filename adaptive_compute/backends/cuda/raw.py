@@ -32,8 +32,7 @@ _SIGNATURES: dict[str, list[Any]] = {
 class Driver:
     """The driver's functions; each raises RuntimeError with the driver's own words."""
 
-    def __init__(self) -> None:
-        name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    def __init__(self, name: str = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1") -> None:
         quick = ctypes.PyDLL(name)
         for function, arguments in _SIGNATURES.items():
             getattr(quick, function).argtypes = arguments

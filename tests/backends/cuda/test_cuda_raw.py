@@ -1,0 +1,123 @@
+"""The driver's calls, against a library of the same names whose GPU is host memory."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+import threading
+
+import numpy as np
+import pytest
+
+from adaptive_compute.backends.cuda import raw
+
+SOURCE = r"""
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+typedef unsigned long long ptr;
+static __thread void *current;
+static long events;
+int cuDeviceGet(int *device, int index) { *device = index + 40; return index < 2 ? 0 : 101; }
+int cuDevicePrimaryCtxRetain(void **context, int device) { *context = (void *)(size_t)(device * 8); return 0; }
+int cuCtxSetCurrent(void *context) { current = context; return 0; }
+int cuCtxGetCurrent(void **context) { *context = current; return 0; }
+int cuEventCreate(void **event, unsigned flags) {
+  if (!current) return 201;
+  *event = calloc(1, 8); events++; return flags == 2 ? 0 : 1;
+}
+int cuEventRecord(void *event, void *stream) { *(int *)event = stream == (void *)7 ? 2 : 0; return 0; }
+int cuEventQuery(void *event) { return *(int *)event ? 600 : 0; }
+int cuEventSynchronize(void *event) { *(int *)event = 0; return 0; }
+int cuEventDestroy_v2(void *event) { free(event); events--; return 0; }
+int cuMemcpyHtoDAsync_v2(ptr to, const void *from, size_t n, void *s) {
+  if (!current) return 201;
+  memcpy((void *)to, from, n); return 0;
+}
+int cuMemcpyDtoHAsync_v2(void *to, ptr from, size_t n, void *s) {
+  if (!current) return 201;
+  memcpy(to, (void *)from, n); return 0;
+}
+int cuGetErrorString(int code, const char **text) {
+  *text = code == 201 ? "invalid device context" : "other"; return 0;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("there is no C compiler here")
+    folder = tmp_path_factory.mktemp("driver")
+    (folder / "fake.c").write_text(SOURCE)
+    library = folder / "libfake.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(folder / "fake.c")], check=True)
+    return raw.Driver(str(library))
+
+
+def test_copies_and_events(driver):
+    before = driver.current()
+    driver.enter(driver.context(1))
+    assert driver.current() == 41 * 8
+    host, there, back = np.arange(5000, dtype=np.uint8), np.zeros(5000, np.uint8), np.zeros(5000, np.uint8)
+    event = driver.event()
+    driver.up(there.ctypes.data + 100, host.ctypes.data, 900, 7, event)
+    driver.wait(event)
+    assert np.array_equal(there[100:1000], host[:900])
+    assert not there[:100].any()
+    assert not there[1000:].any()
+    driver.down(back.ctypes.data, there.ctypes.data + 100, 900, 9, event)
+    driver.wait(event)
+    assert np.array_equal(back[:900], host[:900])
+    driver.destroy(event)
+    driver.enter(before)
+
+
+def test_errors_come_in_the_drivers_words(driver):
+    found = []
+
+    def without_context():
+        try:
+            driver.event()
+        except RuntimeError as error:
+            found.append(str(error))
+
+    thread = threading.Thread(target=without_context)
+    thread.start()
+    thread.join()
+    assert found == ["CUDA error 201: invalid device context"]
+    with pytest.raises(RuntimeError, match="CUDA error 101"):
+        driver.context(5)
+
+
+def test_addresses_are_not_cut_to_32_bits(driver):
+    for name, arguments in raw._SIGNATURES.items():
+        assert all(kind is not ctypes.c_int or name in ("cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuGetErrorString")
+                   for kind in arguments), name  # fmt: skip
+
+
+def test_a_stager_moves_everything_by_these_calls(driver, monkeypatch):
+    torch = pytest.importorskip("torch")
+    from adaptive_compute.backends.cuda import link
+    from adaptive_compute.core.staging import Stager
+
+    class Stream:
+        cuda_stream = 7
+
+    empty = torch.empty
+    monkeypatch.setattr(link, "driver", lambda: driver)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda index: Stream())
+    monkeypatch.setattr(torch, "empty", lambda n, **given: empty(n, dtype=given["dtype"]))
+    engine = Stager(link.CudaLink(0), chunk=1 << 19, buffers=6)
+    for size in (1, (3 << 20) + 17, 20 << 20):
+        host = np.random.default_rng(size).integers(0, 255, size, np.uint8)
+        there, back = np.zeros_like(host), np.zeros_like(host)
+        for workers in (1, 3):
+            engine.up(host, there.ctypes.data, workers)
+            assert np.array_equal(there, host)
+            engine.down(there.ctypes.data, back, workers)
+            assert np.array_equal(back, host)
+            there[:], back[:] = 0, 0
+    assert engine.release() <= 6 << 19
