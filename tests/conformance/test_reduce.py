@@ -247,7 +247,8 @@ def test_eight_threads_on_one_plan(kernel):
 
     with ThreadPoolExecutor(8) as pool:
         for _ in range(3):
-            np.testing.assert_allclose(list(pool.map(call, x)), expected, rtol={np.float64: 1e-10, np.float32: 1e-5}[dtype])
+            rtol = {np.float64: 1e-10, np.float32: 1e-5}[dtype]
+            np.testing.assert_allclose(list(pool.map(call, x)), expected, rtol=rtol)
 
 
 @pytest.mark.parametrize(
