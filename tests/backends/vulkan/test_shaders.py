@@ -28,9 +28,7 @@ def test_no_binary_is_older_than_its_source_or_was_changed_by_hand():
     for target in TARGETS:
         made_from, made = recorded[target.name]
         assert made_from == target.digest, f"{target.name} is stale; `make shaders` compiles it"
-        assert made == shaders.digest_of(shaders.SPIRV / f"{target.name}.spv"), (
-            f"{target.name} was changed by hand"
-        )
+        assert made == shaders.digest_of(shaders.SPIRV / f"{target.name}.spv"), f"{target.name} was changed by hand"
 
 
 def test_a_changed_source_include_or_switch_changes_the_digest(tmp_path, monkeypatch):
