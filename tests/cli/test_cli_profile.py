@@ -226,7 +226,11 @@ def test_an_interrupted_run_leaves_the_old_file(adaptive):
     small("before").save(adaptive.profile)
     before = adaptive.profile.read_text()
     environment = {**os.environ, "ADAPTIVE_PROFILE": str(adaptive.profile)}
-    run = subprocess.Popen([sys.executable, "-m", "adaptive_compute.cli", "profile"], env=environment)
+    run = subprocess.Popen(
+        [sys.executable, "-m", "adaptive_compute.cli", "profile"],
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     time.sleep(3)
     assert run.poll() is None
     for _ in range(30):  # a library that is just being imported may swallow the first one
@@ -236,6 +240,10 @@ def test_an_interrupted_run_leaves_the_old_file(adaptive):
             break
         except subprocess.TimeoutExpired:
             continue
+    else:
+        run.kill()
+        run.communicate()
+        pytest.fail("thirty interrupts did not end the run")
     assert run.returncode != 0
     assert adaptive.profile.read_text() == before
 

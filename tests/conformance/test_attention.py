@@ -376,6 +376,16 @@ def test_empty_axes(kernel, shape):
         assert all(leaf.grad.shape == leaf.shape for leaf in leaves)
 
 
+@pytest.mark.parametrize("scale", [-1.0, 0.0])
+@pytest.mark.parametrize("mask", [Causal(), Causal("bottom-right"), Window(1)], ids=repr)
+def test_scales_that_are_not_positive(kernel, scale, mask):
+    rng = np.random.default_rng(5)
+    q, k, v = (rng.standard_normal((1, 2, n, 4)).astype(widest(kernel)) for n in (2, 3, 3))
+    got = run(kernel, attention, q, k, v, mask=mask, scale=scale)
+    if got is not None:
+        assert error(got, reference(q, k, v, mask, scale=scale)[0]) <= BOUND[widest(kernel)]
+
+
 @given(data=st.data())
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_shape_stride_and_mask(kernel, data):

@@ -125,7 +125,7 @@ def test_regret_is_one_when_the_choice_is_the_fastest_and_is_seen_when_it_is_not
             FAMILY.held_out = held_out  # type: ignore[method-assign]
     assert lied["worst"] > 5
     assert lied["worst_explain"]["chosen"] == "slow"
-    assert honest["worst"] < 3
+    assert honest["worst_explain"]["chosen"] != "slow"
     assert honest["count"] + honest["undecided"] == 2
 
 

@@ -73,7 +73,8 @@ class _SdpaPlan(Plan):
         self.sizes, self.group = s, s.heads // s.key_heads
         self.dtype = getattr(torch, p.precision) if p.precision else getattr(torch, request.first.dtype)
         plain = self.given.mask is None and self.given.bias is None
-        self.causal = plain and p.mask == Causal()
+        # torch scales what it dropped too: with a scale of 0 or less -inf becomes NaN, so the mask is written out.
+        self.causal = plain and p.mask == Causal() and (p.scale is None or p.scale > 0)
         self.kept: Any = None
         if p.mask is not None and not self.causal:
             kept = p.mask.keep(np.arange(s.lq)[:, None], np.arange(s.lk)[None, :], s.lq, s.lk)

@@ -57,6 +57,11 @@ def _narrower(sides: tuple[int, ...]) -> int:
     return min((side for side in sides if side >= 0), default=-1)
 
 
+def positive(scale: float | None) -> bool:
+    """Say whether a scale keeps -inf what it is: the libraries scale what a mask dropped too."""
+    return scale is None or scale > 0
+
+
 class SdpaKernel(Kernel):
     """One of torch's implementations of attention, or of its gradient."""
 
@@ -86,6 +91,8 @@ class SdpaKernel(Kernel):
             return "it computes in float16 and bfloat16 only"
         if g.mask is not None or g.bias is not None:
             return "it takes no mask array and no bias here"
+        if request.params.mask is not None and not positive(request.params.scale):
+            return f"a mask needs a positive scale here, not {request.params.scale}"
         if s.d != s.dv or s.d % 8 or s.d > (128 if self.name == "cudnn" else 256):
             most = 128 if self.name == "cudnn" else 256
             return (
@@ -270,7 +277,9 @@ class EfficientPlan(_OperatorPlan):
     def __init__(self, request: Request, device: str) -> None:
         super().__init__(request, device)
         self.dtype = dtype_of(request.params.precision or self.given.query.dtype)
-        self.causal = self.mask == Causal() and self.given.mask is None and self.given.bias is None
+        self.causal = (
+            self.mask == Causal() and self.given.mask is None and self.given.bias is None and positive(self.scale)
+        )
         self.kept: Any = None
         if self.mask is not None and not self.causal:
             self.kept = written_out(self.mask, self.sizes.lq, self.sizes.lk, device)
