@@ -39,8 +39,8 @@ test-vulkan-validation: vulkan validation-layer
 
 # Khronos's validation layer, from Debian's packages; one of the long sweeps uses it.
 validation-layer:
-	@dpkg-query -W vulkan-validationlayers 2>/dev/null || \
-		apt-get install -q -y --no-install-recommends vulkan-validationlayers
+	@dpkg-query -W vulkan-validationlayers 2>/dev/null || { apt-get update -q && \
+		apt-get install -q -y --no-install-recommends vulkan-validationlayers; }
 
 # Conformance on Vulkan with dependent steps submitted one by one, which is Vulkan's letter.
 test-vulkan-strict: vulkan
