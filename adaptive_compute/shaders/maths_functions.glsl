@@ -211,18 +211,21 @@ F tanh_f32(F x) {
     return choose(with_sign(result, x), x, is_nan(x));
 }
 
-// exp(|x|/2), and half of it: their product is exp(|x|)/2 without leaving the range too early.
+// Half of x >= 1, by its exponent, so that no compiler can see a factor that it could take out of the product t * t:
+// half_of(t) * t is exp(|x|)/2 for t = exp(|x|/2) without leaving the range too early, t * t * 0.5 is not.
+F half_of(F x) { return uintBitsToFloat(floatBitsToUint(x) - 0x00800000u); }
+
 F sinh_f32(F x) {
     F a = magnitude_of(x), z = x * x;
     F p = ((2.817439736e-06 * z + 1.983606635e-04) * z + 8.333350532e-03) * z + 1.666666716e-01;
     F t = exp_f32(0.5 * a);
-    F large = 0.5 * t * t - 0.5 / t / t;
+    F large = half_of(t) * t - 0.5 / t / t;
     return choose(with_sign(choose(large, p * z * a + a, LT(a, F(1.0))), x), x, is_nan(x));
 }
 
 F cosh_f32(F x) {
     F t = exp_f32(0.5 * magnitude_of(x));
-    return choose(0.5 * t * t + 0.5 / t / t, x, is_nan(x));
+    return choose(half_of(t) * t + 0.5 / t / t, x, is_nan(x));
 }
 
 // (arcsin(s) - s) / s for s^2 = z <= 1/4

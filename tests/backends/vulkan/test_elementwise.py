@@ -305,7 +305,7 @@ def test_nothing_is_taken_for_granted_of_zeros_and_nan(text):
     with np.errstate(all="ignore"):
         exact = {
             "0.0/x": zero / x, "x/0.0": x / zero, "x*0.0": x * zero, "x - x": x - x, "x == x": x == x, "x/x": x / x,
-            "x - -0.0": x - minus, "x + 0.0": x + zero,
+            "x - -0.0": x - minus, "x + 0.0": x + zero, "0.0 - x": zero - x,
         }[text]  # fmt: skip
     result = evaluate(text, x=x)
     np.testing.assert_array_equal(result, exact)
