@@ -31,6 +31,7 @@ from ...core.transfer import copy_host, counters
 from ...shaders import spirv
 from .limits import LARGEST, Limits, devices
 from .program import Buffer, Program, Step
+from .room import Room
 
 BINDINGS = 512  # recorded programs kept a device
 KNOWN = 16  # free allocations that are looked at for one that a program has been recorded on
@@ -148,6 +149,7 @@ class Runtime:
         self._bindings: OrderedDict[Any, _Binding] = OrderedDict()
         self._small: dict[int, tuple[Program, dict[int, Memory]]] = {}  # what programs keep for numbers from the host
         with self._translated("opening the device"):
+            self._room = Room(index)
             self._manager = kp.Manager(index)
             self._tick = self._new(4, staged=True)
 
@@ -356,6 +358,11 @@ class Runtime:
             self._building = False
         made = []
         with self._translated("building a pipeline"):
+            try:
+                self._need(0, 0)
+            except MemoryError:
+                self._empty_pool()
+                self._need(0, 0)
             for step in program.steps:
                 tensors = [places[b].tensor for b in step.buffers]
                 constants = np.array(step.constants, np.uint32)
@@ -466,6 +473,7 @@ class Runtime:
         for attempt in (0, 1):
             try:
                 with self._translated(f"allocating {capacity} bytes"):
+                    self._need(capacity, capacity if staged else 0)
                     tensor = self._manager.tensor_t(np.zeros(capacity // 4, np.uint32), kind)
                 break
             except DeviceOutOfMemory:
@@ -477,6 +485,13 @@ class Runtime:
                     self.trim()
         self.counts.allocated += 1
         return Memory(tensor, capacity, tensor.data().view(np.uint8) if staged else None)
+
+    def _need(self, device: int, staging: int) -> None:
+        """Raise MemoryError where the driver has no room for so many bytes: Kompute would crash, not raise."""
+        left = self._room.left()
+        lacking = None if left is None else left.lacks(device, staging)
+        if lacking is not None:
+            raise MemoryError(lacking)
 
     def _give(self, memory: Memory) -> None:
         self._free.setdefault((memory.staging is not None, memory.capacity), []).append(memory)
@@ -535,7 +550,7 @@ class Runtime:
             raise DeviceLost(f"{self.name} was lost earlier ({self._lost})")
         try:
             yield
-        except MemoryError as error:  # the host's: Kompute's copies of what it uploads
+        except MemoryError as error:  # the driver's, or the host's: Kompute's copies of what it uploads
             raise DeviceOutOfMemory(f"{self.name} has no room while {what}: {error or 'no host memory'}") from error
         except RuntimeError as error:
             text = str(error)
@@ -564,6 +579,7 @@ class Runtime:
                 self._unbind(key)
             self._lost = "closed"
             self._manager.destroy()
+            self._room.close()
 
 
 def _parts(
