@@ -41,7 +41,11 @@ class Stages(NamedTuple):
 
 # What was measured to be quicker than what the costs below choose, on an H100: radices and threads of a length that is
 # transformed at once and of one that is a pass of a longer one; lengths of the passes.
-MEASURED_STAGES: dict[int, tuple[tuple[int, ...], int]] = {64: ((8, 8), 8), 1 << 14: ((32, 32, 16), 512)}
+MEASURED_STAGES: dict[int, tuple[tuple[int, ...], int]] = {
+    64: ((8, 8), 8),
+    6000: ((10, 10, 10, 6), 600),
+    1 << 14: ((32, 32, 16), 512),
+}
 MEASURED_PARTS: dict[int, tuple[tuple[int, ...], int]] = {1024: ((32, 32), 32)}
 MEASURED_PASSES: dict[int, tuple[int, ...]] = {1 << 14: (1 << 14,), 1 << 18: (512, 512), 1 << 22: (2048, 2048)}
 
