@@ -83,10 +83,16 @@ class TorchFFT(Kernel):
         if len(axes) == 1:  # the short functions do less before they begin
             function, lengths, axes = getattr(torch.fft, _name(p)[:-1]), lengths[0], axes[0]
         lazy = p.kind == "r2c" and not p.forward  # torch leaves the conjugate to be taken later, which is no result yet
+        real = p.kind == "c2r" and self.device != "cpu"
+        fit = fits(p, request.first.shape)
 
         def run(x: Any) -> Any:
             if x.dtype is not dtype:
                 x = x.to(dtype)
+            if real:
+                for axis, n in fit:
+                    x = _fitted(x, axis, n)
+                x = hermitian_(x.resolve_conj().clone(), p)
             result = function(x, lengths, axes, norm)
             return result.resolve_conj() if lazy else result
 
@@ -143,12 +149,9 @@ class CufftPlan(memory.GuardedPlan):
         (result,) = request.operation.result(request)
         self.shape, self.result_dtype = result.shape, dtype_of(result.dtype)
         self._type = _TYPES[p.kind, working]
-        needed = list(p.lengths)
-        if p.kind == "c2r":
-            needed[-1] = needed[-1] // 2 + 1
-        self._fit = [(axis, n) for axis, n in zip(p.axes, needed) if request.first.shape[axis] != n]
+        self._fit = fits(p, request.first.shape)
         source = list(request.first.shape)
-        for axis, n in zip(p.axes, needed):
+        for axis, n in self._fit:
             source[axis] = n
         self._layout = _layout(tuple(source), self.shape, p)
         total = math.prod(p.lengths)
@@ -171,7 +174,7 @@ class CufftPlan(memory.GuardedPlan):
         # one is that of conjugated values.
         p = self.params
         if p.kind == "c2r":
-            x = x.conj_physical() if p.forward else x.clone()
+            x = hermitian_(x.conj_physical() if p.forward else x.clone(), p)
         result = torch.empty(self.shape, dtype=self.result_dtype, device=x.device)
         with self._lock, cupy_follows(self.index):
             self._handle().fft(_Pointer(x.data_ptr()), _Pointer(result.data_ptr()), self._direction)
@@ -213,6 +216,33 @@ def _layout(source: tuple[int, ...], result: tuple[int, ...], p: FFTParams) -> t
         # With the batch behind the axes, elements of one transform lie ``after`` apart and transforms lie side by side.
         sides.append((own, after, 1) if after > 1 else (own, 1, math.prod(own)))
     return (list(p.lengths), *sides[0], *sides[1])
+
+
+def fits(p: FFTParams, shape: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the axes that must be cut or padded, with the lengths that a transform reads of them."""
+    needed = list(p.lengths)
+    if p.kind == "c2r":
+        needed[-1] = needed[-1] // 2 + 1
+    return [(axis, n) for axis, n in zip(p.axes, needed) if shape[axis] != n]
+
+
+def hermitian_(x: Any, p: FFTParams) -> Any:
+    """Make the operand of a transform to real values, in place, what it stands for.
+
+    The first element of the last axis, and the last one where the length is even, are their own mirror images: only
+    their part that is the conjugate of itself, mirrored in the other axes, has a share in a real result. NumPy drops
+    the rest; cuFFT lets it into the result at some lengths.
+    """
+    *others, last = p.axes
+    n = p.lengths[-1]
+    for place in {0, n // 2} if n % 2 == 0 else {0}:
+        plane = x.narrow(last, place, 1)
+        if others:
+            mirrored = plane.flip(others).roll([1] * len(others), others)
+            plane.add_(mirrored.conj()).mul_(0.5)
+        else:
+            plane.imag.zero_()
+    return x
 
 
 def _fitted(x: Any, axis: int, length: int) -> Any:

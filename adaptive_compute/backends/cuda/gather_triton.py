@@ -40,7 +40,7 @@ def add_up(
 
 def tile(columns: int, longest: int) -> tuple[int, int]:
     """Return how many entries and how many of their elements a program reads at a time."""
-    width = min(triton.next_power_of_2(columns), COLUMNS)
+    width = min(triton.next_power_of_2(max(columns, 1)), COLUMNS)  # of nothing, the next power is 0
     most = (SHORT if longest <= SHORT else LONG) // width
     return max(min(triton.next_power_of_2(longest), most), 1), width
 

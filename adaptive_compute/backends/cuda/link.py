@@ -16,7 +16,7 @@ from ...core import settings as _settings
 from ...core.array import kind_named
 from ...core.host_memory import results
 from ...core.staging import Stager, address_of
-from ...core.transfer import is_constant
+from ...core.transfer import counters, is_constant
 from .device import dtype_of
 from .raw import driver
 
@@ -35,10 +35,9 @@ class PinnedBuffer:
         self.array = self._tensor.numpy()
         self.address = address_of(self.array)
         self.event = driver().event()
-
-    def __del__(self) -> None:
-        if hasattr(self, "event"):
-            driver().destroy(self.event)
+        # Not at the interpreter's end: the driver takes everything back then, and may be gone already.
+        self.finalizer = weakref.finalize(self, driver().destroy, self.event)
+        self.finalizer.atexit = False
 
 
 class CudaLink:
@@ -126,14 +125,22 @@ def _device(index: int) -> Any:
     return torch.device("cuda", index)
 
 
+def tensor_of(host: np.ndarray) -> Any:
+    """Return a NumPy array of any layout as a tensor: the same memory where torch can describe it, else one copy."""
+    import torch
+
+    flags, each = host.flags, host.itemsize
+    # Strides are looked at even of a contiguous array: that of an axis of length 1 may be anything.
+    if not flags.aligned or not host.dtype.isnative or any(step < 0 or step % each for step in host.strides):
+        counters.count_copy("NumPy array with a layout that torch cannot have")
+        return torch.from_numpy(np.array(host, host.dtype.newbyteorder("="), order="C"))
+    return torch.from_numpy(host) if flags.writeable else kind_named("torch").from_numpy(host)
+
+
 def _upload(host: Any, index: int) -> Any:
     import torch
 
-    if isinstance(host, np.ndarray):
-        plain = host.flags.writeable and host.flags.c_contiguous
-        tensor = torch.from_numpy(host) if plain else kind_named("torch").from_numpy(host)
-    else:
-        tensor = host.detach().resolve_conj().resolve_neg()
+    tensor = tensor_of(host) if isinstance(host, np.ndarray) else host.detach().resolve_conj().resolve_neg()
     device = _device(index)
     if tensor.nbytes < LEAST_UP or tensor.is_pinned():
         return tensor.to(device)

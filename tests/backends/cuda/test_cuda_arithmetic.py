@@ -13,11 +13,13 @@ from adaptive_compute.core.masks import Causal, Prefix, Window
 from adaptive_compute.core.operation import Request
 from adaptive_compute.core.operations import operations
 from adaptive_compute.core.operations.attention_rule import BACKWARD, FAMILY
+from adaptive_compute.core.operations.fft_rule import NONE, FFTParams
+from adaptive_compute.core.transfer import counters
 
 torch = pytest.importorskip("torch")
 
 from adaptive_compute.backends.cpu.fft import mkl_misses  # noqa: E402
-from adaptive_compute.backends.cuda import attention_sdpa, elementwise, fft, gather, reduce  # noqa: E402
+from adaptive_compute.backends.cuda import attention_sdpa, elementwise, fft, gather, link, reduce  # noqa: E402
 
 
 def on_host(request):
@@ -130,3 +132,54 @@ def test_flash_windows_are_the_masks():
             assert np.array_equal(np.broadcast_to(kept, (lq, lk)), expected), (mask, lq, lk)
     assert attention_sdpa.window_of(Prefix(3), 8, 8) is None
     assert attention_sdpa.window_of(Causal() | Window(2), 8, 8) is None
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 8])
+@pytest.mark.parametrize(
+    ("shape", "axes"), [((3, 0), (1,)), ((0, 5), (0,)), ((3, 4, 0), (1, 2)), ((2, 3, 5, 0), (1, 2, 3))]
+)
+def test_an_operand_of_a_transform_to_real_values_is_a_spectrum_of_real_values(shape, axes, n):
+    half = tuple(side or n // 2 + 1 for side in shape)
+    lengths = (*[half[axis] for axis in axes[:-1]], n)
+    rng = np.random.default_rng(n)
+    x = rng.standard_normal(half) + 1j * rng.standard_normal(half)
+    made = fft.hermitian_(torch.from_numpy(x.copy()), FFTParams("c2r", False, lengths, axes, NONE)).numpy()
+    real = np.fft.irfftn(x, lengths, axes)
+    np.testing.assert_allclose(np.fft.irfftn(made, lengths, axes), real, atol=1e-14)
+    np.testing.assert_allclose(np.fft.rfftn(real, lengths, axes), made, atol=1e-13)  # nothing is left to interpret
+
+
+def layouts():
+    a = np.arange(24.0).reshape(4, 6)
+    read_only = a.copy()
+    read_only.flags.writeable = False
+    unaligned = np.empty(24 * 8 + 1, np.uint8)[1:].view(np.float64)
+    unaligned[:] = a.reshape(-1)
+    fields = np.zeros(5, [("x", "f8"), ("y", "i4")])
+    return {
+        "plain": (a, 0), "read-only": (read_only, 0), "columns": (a[:, ::2], 0), "transposed": (a.T, 0),
+        "repeated": (np.broadcast_to(a[0], (3, 6)), 0), "empty": (a[:0], 0), "number": (np.array(3.0), 0),
+        "backwards": (a[::-1], 1), "one, backwards": (a.reshape(-1)[:1][::-1], 1),
+        "one row, backwards": (a[:1][::-1], 1), "other byte order": (a.astype(">f8"), 1), "unaligned": (unaligned, 1),
+        "field": (fields["x"], 1), "one field": (fields["x"][:1], 1), "flags": (np.array([True])[::-1], 1),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", layouts())
+def test_arrays_of_every_layout_become_tensors_with_one_counted_copy_at_most(name):
+    array, copies = layouts()[name]
+    before = sum(counters.as_dict()["copies"].values())
+    tensor = link.tensor_of(array)
+    assert sum(counters.as_dict()["copies"].values()) - before == copies
+    assert np.array_equal(tensor.numpy(), array)
+    assert np.shares_memory(tensor.numpy(), array) is (copies == 0 and array.size > 0)
+
+
+def test_gradients_with_scores_added_are_not_left_to_the_operator_in_half_precision():
+    for operation, mask, computed in (
+        (BACKWARD, Window(9), torch.float32), (BACKWARD, "array", torch.float32), (BACKWARD, Causal(), torch.float16),
+        (BACKWARD, None, torch.float16), (FAMILY, Window(9), torch.float16),
+    ):  # fmt: skip
+        request = operation.sample(2, 40, 40, 16, "float16", mask)
+        kernel = attention_sdpa.SdpaKernel(request.operation.name, "efficient", "cpu")
+        assert kernel.plan(on_host(request)).dtype is computed

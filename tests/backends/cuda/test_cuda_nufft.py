@@ -93,9 +93,12 @@ def test_methods_are_offered_where_cufinufft_has_them(monkeypatch):
         assert offered == {"cufinufft-tiles", "cufinufft-points", "cufinufft-output"} - missing, (kind, dim)
 
 
-@pytest.mark.parametrize(("eps", "n", "double"), [(1e-6, 37, True), (1e-4, 37, False), (1e-4, 5000, True)])
-def test_type_3_runs_in_double_where_single_would_miss_the_tolerance(eps, n, double):
-    request = sample(3, 1, "float32", eps, 1, 50, n)
+@pytest.mark.parametrize(
+    ("dim", "eps", "n", "double"),
+    [(1, 1e-6, 37, True), (1, 1e-4, 37, False), (1, 1e-4, 5000, True), (3, 1e-5, 13**3, True), (3, 1e-4, 13**3, False)],
+)
+def test_type_3_runs_in_double_where_single_would_miss_the_tolerance(dim, eps, n, double):
+    request = sample(3, dim, "float32", eps, 1, 50, n)
     plan = nufft.PointsPlan(request, 1, 0)
     assert plan.double is double
     assert (plan.name == "complex128") is double

@@ -121,3 +121,20 @@ def test_a_stager_moves_everything_by_these_calls(driver, monkeypatch):
             assert np.array_equal(back, host)
             there[:], back[:] = 0, 0
     assert engine.release() <= 6 << 19
+
+
+def test_an_event_goes_with_its_buffer_but_not_at_the_interpreters_end(driver, monkeypatch):
+    torch = pytest.importorskip("torch")
+    from adaptive_compute.backends.cuda import link
+
+    empty, gone = torch.empty, []
+    monkeypatch.setattr(link, "driver", lambda: driver)
+    monkeypatch.setattr(torch, "empty", lambda n, **given: empty(n, dtype=given["dtype"]))
+    monkeypatch.setattr(driver, "destroy", gone.append)
+    driver.enter(driver.context(0))
+    buffer = link.PinnedBuffer(100)
+    event = buffer.event
+    assert not buffer.finalizer.atexit
+    assert gone == []
+    del buffer
+    assert gone == [event]

@@ -129,3 +129,10 @@ def test_norms_follow_the_definition():
 
 def test_sums_of_segments_follow_the_definition():
     alone("check_sums()")
+
+
+def test_tiles_of_sums_of_nothing():
+    from adaptive_compute.backends.cuda.gather_triton import tile
+
+    assert tile(0, 5) == (8, 1)
+    assert tile(3, 0) == (1, 4)
