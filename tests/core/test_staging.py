@@ -130,8 +130,8 @@ def test_copies_overlap(way):
 def test_every_thread_has_a_part_of_a_small_array(monkeypatch):
     monkeypatch.setattr(staging, "SMALLEST_STEP", 1000)
     stager = Stager(SlowLink(), chunk=8000, buffers=4)
-    assert [stager.step(n, 4) for n in (1, 8000, 16_000, 1 << 20)] == [1000, 1000, 2000, 8000]
-    assert stager.step(16_000, 1) == 8000
+    assert [stager.step(n, 4) for n in (1, 32_000, 64_000, 1 << 20)] == [1000, 1000, 2000, 8000]
+    assert stager.step(64_000, 1) == 8000
 
 
 def test_no_more_buffers_than_allowed_and_all_come_back():
