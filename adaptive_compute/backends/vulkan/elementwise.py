@@ -79,6 +79,8 @@ class ElementwiseKernel(VulkanKernel):
         axes = _joined(result.shape, tuple(operands[source.operand].shape for source in read))
         if len(axes.lengths) > MOST_AXES:
             return f"operands broadcast along {len(axes.lengths)} groups of axes, the shader has {MOST_AXES}"
+        if self.limits.driver.startswith("NVIDIA") and _repeats_a_block(axes):
+            return "an operand repeats a block of several axes, on which NVIDIA's shader compiler crashed"
         return None
 
     def too_large(self, request: Request) -> str | None:
@@ -272,6 +274,19 @@ def _joined(shape: tuple[int, ...], operands: tuple[tuple[int, ...], ...]) -> _A
             step *= n if has[number] else 1
         strides.append(tuple(own))
     return _Axes(tuple(lengths), tuple(strides))
+
+
+def _repeats_a_block(axes: _Axes) -> bool:
+    """Say whether an operand lies along neighbouring axes that were not joined, and repeats along one outside them.
+
+    NVIDIA's compiler (580.159.04) died of a segmentation fault on every such program tried, and on no other: it
+    seems to make one remainder of the two that give the place in the block.
+    """
+    for strides in axes.strides:
+        for inner in range(len(strides) - 2):
+            if strides[inner] and strides[inner + 1] and 0 in strides[inner + 2 :]:
+                return True
+    return False
 
 
 def _full(lengths: tuple[int, ...]) -> tuple[int, ...]:

@@ -426,3 +426,36 @@ def test_functions_cost_what_the_profile_says():
     assert seconds("sin(a) + b") == pytest.approx(2.0, rel=0.02)
     assert seconds("sin(a) + cos(b)") == pytest.approx(3.0, rel=0.02)
     assert estimated(program(parse("a", ("a",)), ("float32",)), 8, 8.0, {}) is None
+
+
+# Lengths of axes, innermost first, and each operand's strides: what NVIDIA's driver 580.159.04 died of and what not.
+CRASHED = [
+    ((7, 2, 3, 7), ((1, 7, 14, 0), (0, 1, 0, 0), (1, 0, 0, 7))),
+    ((6, 7, 5), ((1, 6, 0), (0, 0, 0), (1, 0, 6))),
+    ((6, 6, 6), ((1, 6, 0), (0, 1, 6), (1, 0, 0))),
+    ((3, 2, 6, 7), ((0, 0, 0, 0), (1, 0, 3, 18), (1, 3, 6, 0))),
+    ((4, 6, 6), ((0, 1, 0), (1, 4, 0), (1, 4, 24))),
+    ((7, 5, 6), ((1, 0, 7), (1, 0, 0), (1, 7, 0))),
+    ((6, 6, 5), ((0, 0, 0), (0, 1, 6), (1, 6, 0))),
+]
+COMPILED = [
+    ((7, 2, 8), ((0, 0, 0), (0, 1, 0), (1, 7, 14))),
+    ((6, 3, 7), ((0, 0, 0), (1, 0, 6), (0, 1, 3))),
+    ((6, 6, 6), ((0, 1, 0), (0, 1, 6), (1, 0, 0))),
+    ((7, 7, 12), ((0, 1, 0), (0, 1, 0), (1, 7, 49))),
+]
+
+
+@pytest.mark.parametrize(("lengths", "strides"), CRASHED + COMPILED)
+def test_what_kills_nvidias_compiler_is_told_from_what_does_not(lengths, strides):
+    assert room._repeats_a_block(room._Axes(lengths, strides)) == ((lengths, strides) in CRASHED)
+
+
+def test_what_kills_nvidias_compiler_is_refused_there_only(monkeypatch):
+    a, b, c = np.zeros((7, 1, 1), "f4"), np.zeros((1, 6, 5), "f4"), np.zeros((7, 6, 1), "f4")
+    asked, (kernel,) = request("a + b*c", a=a, b=b, c=c), room.kernels(DEVICE)
+    assert kernel.refusal(asked) is None
+    nvidia = dataclasses.replace(kernel.limits, driver="NVIDIA 580.159.04")
+    monkeypatch.setattr(type(kernel), "limits", nvidia)
+    assert "NVIDIA" in kernel.refusal(asked)
+    assert kernel.refusal(request("a + b*c", a=a, b=b[:, :1], c=c)) is None
