@@ -25,7 +25,7 @@ from .timing import PAUSE, time_in_turn, typical
 if TYPE_CHECKING:
     from ..backends.base import Kernel
 
-FULL_SECONDS, QUICK_SECONDS = 60.0, 10.0
+FULL_SECONDS, QUICK_SECONDS = 58.0, 10.0
 OVER = 1.25  # times its budget a device may spend, before points are left out
 # What every device but the host adds to that, as a part of it. Each device spends its own part only, so that a slow one
 # does not take the time of another.
