@@ -189,5 +189,5 @@ def _versions() -> dict[str, str]:
                 found[library] = version(package)
                 break
             except PackageNotFoundError:
-                found[library] = "not installed"
+                found[library] = "of unknown version" if installed(library) else "not installed"
     return found

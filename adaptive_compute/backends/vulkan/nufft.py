@@ -160,10 +160,6 @@ class NufftPlan(Plan):
         self.run(*arrays)
         return self.runtime.gpu_seconds(self.programs.again, [arrays[0].memory], self.state, repeats)
 
-    def fresh_gpu_seconds(self, *arrays: VulkanArray, repeats: int = 1) -> list[float]:
-        """Return the device's own time with new points (types 1 and 2)."""
-        return self.runtime.gpu_seconds(self.programs.fresh, [a.memory for a in arrays], self.state, repeats)
-
     def close(self) -> None:
         for program in (self.programs.fresh, self.programs.again):
             self.runtime.forget(program)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 
+import adaptive_compute as ac
 from adaptive_compute.core.registry import registry
 
 
@@ -24,3 +26,20 @@ def _needs_vulkan(request):
     if os.environ.get("CI", "").lower() in ("1", "true", "yes"):
         pytest.fail(f"CI must have a Vulkan driver: {reason}", pytrace=False)
     pytest.skip(reason)
+
+
+@pytest.fixture
+def shrink(monkeypatch):
+    """Give a function that makes the first device say that a buffer holds so many bytes."""
+    from adaptive_compute.backends.vulkan import kernel
+    from adaptive_compute.backends.vulkan.runtime import runtime
+
+    def to(nbytes):
+        shrunk = tuple(replace(found, buffer=nbytes) for found in kernel.devices())
+        monkeypatch.setattr(kernel, "devices", lambda: shrunk)
+        monkeypatch.setattr(runtime("vulkan:0"), "limits", shrunk[0])
+        monkeypatch.setattr(runtime("vulkan:0"), "largest", nbytes)
+        ac.release()
+
+    yield to
+    ac.release()

@@ -17,11 +17,9 @@ from adaptive_compute.core.errors import (
     ShapeError,
     TransferDenied,
 )
-from adaptive_compute.core.registry import registry
 
 DEVICE = "vulkan:0"
 RNG = np.random.default_rng(5)
-ELEMENTWISE = any(kernel.device == DEVICE for kernel in registry.kernels("elementwise"))
 
 
 def values(shape, dtype) -> np.ndarray:
@@ -200,10 +198,6 @@ def test_padding_and_cutting_by_a_transform_stay_there():
 # Arithmetic
 
 
-needs_elementwise = pytest.mark.skipif(not ELEMENTWISE, reason="this version has no element-wise Vulkan kernel")
-
-
-@needs_elementwise
 def test_operators_are_numpys_and_stay_there():
     x = values((4, 6), "float32")
     y = np.abs(values((4, 6), "float32")) + 0.5
@@ -224,7 +218,6 @@ def test_operators_are_numpys_and_stay_there():
         assert np.allclose(found.numpy(), right, rtol=1e-5, atol=1e-6), name
 
 
-@needs_elementwise
 def test_a_chain_of_all_families_makes_no_transfer():
     x = values((8, 64), "complex64")
     there = ac.to(x, DEVICE)

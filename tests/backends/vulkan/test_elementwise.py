@@ -459,3 +459,10 @@ def test_what_kills_nvidias_compiler_is_refused_there_only(monkeypatch):
     monkeypatch.setattr(type(kernel), "limits", nvidia)
     assert "NVIDIA" in kernel.refusal(asked)
     assert kernel.refusal(request("a + b*c", a=a, b=b[:, :1], c=c)) is None
+
+
+def test_the_modulus_of_infinite_parts_is_infinite():
+    x = np.array(
+        [complex(a, b) for a in (np.inf, -np.inf, 1) for b in (np.inf, -np.inf, 2)] + [complex(np.inf, np.nan)]
+    )
+    np.testing.assert_allclose(evaluate("abs(x)", x=x.astype(np.complex64)), np.abs(x), rtol=1e-6)

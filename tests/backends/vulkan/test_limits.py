@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import adaptive_compute as ac
-from adaptive_compute.backends.vulkan import kernel, limits
+from adaptive_compute.backends.vulkan import limits
 from adaptive_compute.backends.vulkan.limits import LARGEST, Limits, devices
 from adaptive_compute.backends.vulkan.runtime import runtime
 from adaptive_compute.core.errors import ArgumentError, NoKernelError, TooLargeError
@@ -79,15 +78,9 @@ def test_the_largest_buffer_is_never_what_kompute_cannot_count():
 
 
 @pytest.fixture
-def small(monkeypatch):
+def small(shrink):
     """Give the device a largest buffer of 1 MiB."""
-    shrunk = tuple(replace(device, buffer=1 << 20) for device in devices())
-    monkeypatch.setattr(kernel, "devices", lambda: shrunk)
-    monkeypatch.setattr(runtime(DEVICE), "limits", shrunk[0])
-    monkeypatch.setattr(runtime(DEVICE), "largest", 1 << 20)
-    ac.release()
-    yield
-    ac.release()
+    shrink(1 << 20)
 
 
 def test_host_arrays_above_the_limit_go_through_in_pieces(small):

@@ -182,20 +182,9 @@ def test_more_points_than_a_block_of_the_sort(rng):
 
 
 @pytest.fixture
-def small(monkeypatch):
+def small(shrink):
     """Have the device say that a buffer holds 64 KiB."""
-    from dataclasses import replace
-
-    from adaptive_compute.backends.vulkan import kernel
-    from adaptive_compute.backends.vulkan.runtime import runtime
-
-    shrunk = tuple(replace(found, buffer=1 << 16) for found in kernel.devices())
-    monkeypatch.setattr(kernel, "devices", lambda: shrunk)
-    monkeypatch.setattr(runtime(DEVICE), "limits", shrunk[0])
-    monkeypatch.setattr(runtime(DEVICE), "largest", 1 << 16)
-    ac.release()
-    yield
-    ac.release()
+    shrink(1 << 16)
 
 
 @pytest.mark.parametrize("nufft_type", [1, 2, 3])
