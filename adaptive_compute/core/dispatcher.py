@@ -87,6 +87,7 @@ class Dispatcher:
         self._profile_known = False
         self._from_file = True  # until use_profile gives one
         self._tuned: set[str] = set()  # devices whose backend was given a profile's choices
+        self.released: list[Callable[[], None]] = []  # called when all memory kept for later calls is given back
         registry.changed.append(self._forget)
         _settings.reloaded.append(self._forget)
 
@@ -369,6 +370,8 @@ class Dispatcher:
     def release(self) -> None:
         """Give back all memory that is kept for later calls; see ``adaptive_compute.release``."""
         self.invalidate()
+        for listener in self.released:
+            listener()
         results.clear()
         for backend in self.registry.loaded().values():
             if backend.available() is True:

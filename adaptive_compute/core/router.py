@@ -212,12 +212,13 @@ class Router:
         latency = not (kernel.fuses_transfers and request.home == "cpu")
         for operand in request.operands:
             if operand is not None and not _stays(operand, kernel):
-                legs += self._legs(operand.device, kernel.device, operand.nbytes, latency)
+                legs += self.legs(operand.device, kernel.device, operand.nbytes, latency)
         for result in request.operation.result(request) if request.first.device != kernel.device else ():
-            legs += self._legs(kernel.device, request.first.device, result.nbytes, latency)
+            legs += self.legs(kernel.device, request.first.device, result.nbytes, latency)
         return None if None in legs else sum(leg for leg in legs if leg is not None)
 
-    def _legs(self, source: str, target: str, nbytes: int, latency: bool = True) -> list[float | None]:
+    def legs(self, source: str, target: str, nbytes: int, latency: bool = True) -> list[float | None]:
+        """Predict each transfer on the way from one device to another; None for one over a link not measured."""
         if source == target:
             return []
         direct = self.profile.peer_seconds(source, target, nbytes)
@@ -256,7 +257,7 @@ class Router:
             ], f"nothing was measured for this request: it stays on {at_home[0].device} with the first kernel there"
         here = [c for c in known if c.device == home]
         if here:
-            known = [c for c in known if c.device == home or not self._guessed(c)]
+            known = [c for c in known if c.device == home or not self.guessed(c)]
         best = min(known, key=_total)
         if best.device != home and here:
             stay = min(here, key=_total)
@@ -276,7 +277,7 @@ class Router:
             reason += " (extrapolated beyond what was measured)"
         return best, reason
 
-    def _guessed(self, candidate: Candidate) -> bool:
+    def guessed(self, candidate: Candidate) -> bool:
         """Tell whether a prediction goes beyond the few points that a software device is measured at."""
         return candidate.extrapolated and self.registry.backend_of(candidate.device).software(candidate.device)
 
