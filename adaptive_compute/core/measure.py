@@ -5,34 +5,28 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from itertools import permutations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .array import Operand, describe, kind_named
 from .curve import Measurement
-from .errors import AdaptiveError, ArgumentError
+from .errors import ArgumentError
 from .links import links, peer, views
 from .operation import Operation, Request
 from .operations import operations as all_operations
 from .profile import Profile, Section
 from .registry import Registry
+from .runner import FAILURES, FailedError, Runner, relocated
+from .schedule import TOGETHER, Group, Ledger, ordered, part
 from .timing import PAUSE, time_in_turn, typical
 
 if TYPE_CHECKING:
     from ..backends.base import Kernel
 
 FULL_SECONDS, QUICK_SECONDS = 58.0, 10.0
-OVER = 1.25  # times its budget a device may spend, before points are left out
-# What every device but the host adds to that, as a part of it. Each device spends its own part only, so that a slow one
-# does not take the time of another.
-ADDED = 0.35
-# A software driver computes on the processor, where the CPU's own kernels do it better: it gets little time, and none
-# in a quick run, unless its backend is asked for by name.
-ADDED_SOFTWARE = 0.05
 TUNING_SHARE = 0.3  # of a device's time, for finding its settings, on top of it
 # A kernel that takes so many seconds for one run is timed by that run, and not asked for more work than that again.
 SLOW = 0.5
@@ -44,8 +38,7 @@ DECADE = math.log2(10)
 LARGEST_SHARE = 0.1  # seconds for the samples of one kernel at one point
 # References use NumPy's matrix products, whose threads go on spinning for some 25 ms and would slow down what is timed
 # next; so several points are checked together, and timed together after that.
-TOGETHER, SETTLE, TURNS = 16, 0.03, 2
-FAILURES = (AdaptiveError, RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, OSError)
+SETTLE, TURNS = 0.03, 2
 
 
 class Progress(NamedTuple):
@@ -92,7 +85,7 @@ def measure(
     start = time.perf_counter()
     seconds = budget or (QUICK_SECONDS if quick else FULL_SECONDS)
     wanted = [d for d in registry.devices() if registry.backend_of(d).name in names]
-    budgets = {d: seconds * _part(registry, d, quick, backends is not None) for d in wanted}
+    budgets = {d: seconds * part(registry, d, quick, backends is not None) for d in wanted}
     devices = [d for d in wanted if budgets[d]]
     profile = Profile({d: Section(dict(registry.backend_of(d).validators(d))) for d in devices})
     broken: dict[str, str] = {}
@@ -115,19 +108,21 @@ def measure(
             except (*FAILURES, MemoryError) as error:
                 broken[target] = f"{type(error).__name__} on its link from {source}: {error}"
     profile.views = views(registry, chosen)
-    run = _Run(registry, profile, budgets)
-    groups = []
-    for name in chosen:
-        requests = list(known[name].samples(quick))
-        run.rng.shuffle(requests)
-        groups += [(known[name], requests[i : i + TOGETHER]) for i in range(0, len(requests), TOGETHER)]
-    run.rng.shuffle(groups)  # what a slow machine leaves out is spread over all families
-    total = left = sum(len(requests) for _, requests in groups)
-    for operation, requests in groups:
+    rng = np.random.default_rng(0)
+    groups = ordered([known[name] for name in chosen], quick, rng)
+    total = left = sum(len(group.requests) for group in groups)
+    run = _Run(registry, profile, Ledger({d: budgets[d] for d in profile.sections}, total), rng)
+    for group in groups:
         if report is not None:
-            report(Progress(total - left, total, operation.name))
-        run.group(operation, requests, left)
-        left -= len(requests)
+            report(Progress(total - left, total, group.operation.name))
+        left -= len(group.requests)
+        run.group(group, left + len(group.requests))
+    waiting = run.waiting
+    run.waiting, left = [], sum(len(group.requests) for group in waiting)
+    run.ledger.late = dict.fromkeys(run.ledger.late, 0)
+    for group in waiting:
+        run.group(group, left)
+        left -= len(group.requests)
     if report is not None:
         report(Progress(total, total, "done"))
     profile.facts = {
@@ -141,85 +136,11 @@ def measure(
     return profile
 
 
-def _part(registry: Registry, device: str, quick: bool, named: bool) -> float:
-    """Return the part of the time that a device gets; ``named`` where the caller said which backends."""
-    if device == "cpu":
-        return 1.0
-    if named or not registry.backend_of(device).software(device):
-        return ADDED
-    return 0.0 if quick else ADDED_SOFTWARE
-
-
 def _named(known: Collection[str], asked: Collection[str] | None, what: str) -> list[str]:
     unknown = [name for name in asked or () if name not in known]
     if unknown:
         raise ArgumentError(f"{what} {', '.join(unknown)} is not known; use {', '.join(known)}")
     return [name for name in known if asked is None or name in asked]
-
-
-class _FailedError(Exception):
-    """A kernel failed while it was timed; the cause is the error it raised."""
-
-    def __init__(self, runner: Runner) -> None:
-        super().__init__(runner.kernel.name)
-        self.runner = runner
-
-
-class Runner:
-    """A kernel ready to be timed on one request, with operands where the kernel wants them."""
-
-    def __init__(
-        self, kernel: Kernel, request: Request, arrays: Sequence[Any], copies: Sequence[Any], registry: Registry
-    ) -> None:
-        self.kernel = kernel
-        self.request = relocated(request, kernel)
-        self.backend = registry.backend_of(kernel.device)
-        self.plan = kernel.plan(self.request)
-        self.sets = [self._native(arrays), self._native(copies)]
-        self.turn = 0
-        self.first = 0.0  # seconds of the first run
-        self.used = 0.0  # seconds of all timed and warming runs
-        self.error: float | None = None
-
-    def _native(self, arrays: Sequence[Any]) -> list[Any]:
-        native = kind_named(self.kernel.native)
-        if self.kernel.device == "cpu":
-            return [None if a is None else native.from_numpy(a) for a in arrays]
-        return [None if a is None else self.backend.upload(a, self.kernel.device) for a in arrays]
-
-    def once(self) -> Any:
-        """Run once and return the result, as it comes."""
-        self.turn += 1
-        return self.plan.run(*self.sets[self.turn % 2])
-
-    def host(self, result: Any) -> Any:
-        """Return a result as NumPy arrays."""
-        if isinstance(result, tuple):
-            return tuple(self.host(part) for part in result)
-        if self.kernel.device != "cpu":
-            result = self.backend.download(result)
-        return kind_named(describe(result).kind).to_numpy(result)
-
-    def seconds(self, repeats: int) -> float:
-        """Return the mean time of some runs in a row."""
-        start = time.perf_counter()
-        try:
-            for _ in range(repeats):
-                self.once()
-            self.backend.synchronize(self.kernel.device)
-        except (*FAILURES, MemoryError) as error:
-            raise _FailedError(self) from error
-        elapsed = time.perf_counter() - start
-        self.used += elapsed
-        return elapsed / repeats
-
-
-def relocated(request: Request, kernel: Kernel) -> Request:
-    """Return the request with every operand in the kernel's own kind, on its device."""
-    operands = tuple(
-        None if o is None else Operand(o.shape, o.dtype, kernel.device, kernel.native) for o in request.operands
-    )
-    return Request(request.operation, operands, request.params, request.tol, request.threads)
 
 
 def _copy(array: Any) -> Any:
@@ -229,24 +150,18 @@ def _copy(array: Any) -> Any:
 class _Run:
     """One measurement of the machine: what it may spend on each device, has spent, and has found."""
 
-    def __init__(self, registry: Registry, profile: Profile, budgets: Mapping[str, float]) -> None:
-        self.registry, self.profile = registry, profile
-        self.rng = np.random.default_rng(0)
-        self.budgets = {device: budgets[device] for device in profile.sections}
-        self.spent = dict.fromkeys(self.budgets, 0.0)
-        self.checking = dict.fromkeys(self.budgets, 0.0)
-        self.preparing = dict.fromkeys(self.budgets, 0.0)  # seconds before the timing, over all points so far
-        self.points = 0
-        self.minor = [d for d, seconds in self.budgets.items() if seconds < ADDED * self.budgets.get("cpu", 0.0)]
+    def __init__(self, registry: Registry, profile: Profile, ledger: Ledger, rng: np.random.Generator) -> None:
+        self.registry, self.profile, self.ledger, self.rng = registry, profile, ledger, rng
         self.seen: set[tuple[Kernel, str, int]] = set()
         self.limits: dict[Kernel, float] = {}  # work from which on a kernel is too slow to be measured
+        self.waiting: list[Group] = []  # for the kernels that must wait
         self.left_out = 0
 
-    def group(self, operation: Operation, requests: Sequence[Request], left: int) -> None:
+    def group(self, group: Group, left: int) -> None:
         """Check some requests of one operation on every kernel, then time them together."""
-        ready = []
-        for request in requests:
-            found, late = self._ready(operation, request)
+        operation, ready = group.operation, []
+        for request in group.requests:
+            found, late = self._ready(operation, request, group.kernels)
             self.left_out += late
             if found:
                 ready.append((request, found))
@@ -255,7 +170,7 @@ class _Run:
             try:
                 self._time(operation, ready, left)
                 break
-            except _FailedError as failed:
+            except FailedError as failed:
                 if not isinstance(failed.__cause__, MemoryError):
                     reason = f"{type(failed.__cause__).__name__} at {failed.runner.request!r}: {failed.__cause__}"
                     _reject(self.profile, operation, failed.runner.kernel, reason)
@@ -265,29 +180,36 @@ class _Run:
         kernel = runner.kernel
         return runner is not failed and self.profile.rejection(kernel.device, kernel.operation, kernel.name) is None
 
-    def _ready(self, operation: Operation, request: Request) -> tuple[list[Runner], bool]:
+    def _ready(
+        self, operation: Operation, request: Request, kernels: frozenset[Kernel] | None
+    ) -> tuple[list[Runner], bool]:
         """Plan a request on every kernel that supports it, run each once, and keep those whose result is right.
 
         The second value tells whether a device had no time left for it.
         """
-        able, late = [], False
-        for kernel in self.registry.kernels(operation.name):
+        ledger = self.ledger
+        able, late, waiting = [], False, []
+        for kernel in self.registry.kernels(operation.name) if kernels is None else kernels:
             device = kernel.device
-            if device not in self.budgets or self.profile.rejection(device, operation.name, kernel.name) is not None:
+            if device not in ledger.spent or self.profile.rejection(device, operation.name, kernel.name) is not None:
                 continue
             if operation.work(request).flops >= self.limits.get(kernel, math.inf):
                 continue
             if kernel.supports(relocated(request, kernel)) is True:
-                over = self.spent[device] > OVER * self.budgets[device]
-                late = late or (over and device not in self.minor)
-                able += [] if over else [kernel]
-        self.points += 1
+                if ledger.over(device):
+                    late = late or ledger.matters(device)
+                elif kernels is None and ledger.costly(kernel):
+                    waiting.append(kernel)
+                else:
+                    able.append(kernel)
+        ledger.seen += 1
+        self._wait(operation, request, frozenset(waiting))
         if not able:
             return [], late
         start = time.perf_counter()
         arrays = operation.arrays(request, self.rng)
         copies = [_copy(a) for a in arrays]
-        self._prepared("cpu" if "cpu" in self.spent else able[0].device, time.perf_counter() - start)
+        ledger.prepared("cpu" if "cpu" in ledger.spent else able[0].device, time.perf_counter() - start)
         runners: list[Runner] = []
         for kernel in able:
             start = time.perf_counter()
@@ -302,12 +224,21 @@ class _Run:
                 pass  # too large for what is free at the moment, which says nothing about the kernel
             except FAILURES as failure:
                 _reject(self.profile, operation, kernel, f"{type(failure).__name__} at {request!r}: {failure}")
-            self._prepared(kernel.device, time.perf_counter() - start)
+            ledger.prepared(kernel.device, time.perf_counter() - start, kernel)
         return runners, late
 
-    def _prepared(self, device: str, seconds: float) -> None:
-        self.spent[device] += seconds
-        self.preparing[device] += seconds
+    def _wait(self, operation: Operation, request: Request, kernels: frozenset[Kernel]) -> None:
+        """Keep a request for later, for kernels that must wait."""
+        if not kernels:
+            return
+        for device in {kernel.device for kernel in kernels}:
+            self.ledger.late[device] += 1
+        last = self.waiting[-1] if self.waiting else None
+        same = last is not None and (last.operation, last.kernels) == (operation, kernels)
+        if last is not None and same and len(last.requests) < TOGETHER:
+            self.waiting[-1] = last._replace(requests=[*last.requests, request])
+        else:
+            self.waiting.append(Group(operation, [request], kernels))
 
     def _right(self, operation: Operation, request: Request, arrays: Sequence[Any], runner: Runner) -> bool:
         """Run a kernel once, and check what it gives where its class is new or time is left for that."""
@@ -325,12 +256,12 @@ class _Run:
             self.limits[runner.kernel] = min(work, self.limits.get(runner.kernel, math.inf))
         features, device = runner.kernel.features(runner.request), runner.kernel.device
         key = (runner.kernel, features.name, int(features.at[0] / DECADE) if features.at else 0)
-        if key in self.seen and self.checking[device] > CHECKING * self.spent[device]:
+        if key in self.seen and self.ledger.checking[device] > CHECKING * self.ledger.spent[device]:
             return True
         self.seen.add(key)
         start = time.perf_counter()
         runner.error = operation.error(request, tuple(arrays), runner.host(result))
-        self.checking[device] += time.perf_counter() - start
+        self.ledger.checking[device] += time.perf_counter() - start
         return bool(runner.error <= WRONG * operation.tolerance(request))
 
     def _time(self, operation: Operation, ready: Sequence[tuple[Request, Sequence[Runner]]], left: int) -> None:
@@ -342,9 +273,7 @@ class _Run:
         on = Counter(kernel.device for kernel in lanes)
         shares = []
         for kernel, lane in lanes.items():
-            device = kernel.device
-            ahead = self.preparing[device] / self.points * left  # what preparing the points to come will take
-            share = max(self.budgets[device] - self.spent[device] - ahead, 0.0) / max(left, 1) / on[device]
+            share = self.ledger.share(kernel.device, left, on[kernel.device])
             shares.append([min(share, LARGEST_SHARE)] * len(lane))
         timed = [[runner for runner in lane if runner.first <= SLOW] for lane in lanes.values()]
         for runner in (runner for lane in timed for runner in lane if runner.kernel.device != "cpu"):
@@ -352,7 +281,7 @@ class _Run:
             runner.seconds(1)
         samples = time_in_turn(timed, shares, turns=TURNS)
         for kernel in lanes:
-            self.spent[kernel.device] += PAUSE * TURNS
+            self.ledger.timed(kernel, PAUSE * TURNS)
         for lane, quick, times in zip(lanes.values(), timed, samples):
             for runner, own in zip(quick, times):
                 self._keep(operation, runner, own)
@@ -367,7 +296,7 @@ class _Run:
         point = Measurement(features.at, *typical(times), error)
         classes = self.profile.sections[kernel.device].kernels.setdefault(operation.name, {})
         classes.setdefault(kernel.name, {}).setdefault(features.name, []).append(point)
-        self.spent[kernel.device] += runner.used
+        self.ledger.timed(kernel, runner.used)
         runner.plan.close()
 
 

@@ -1,0 +1,122 @@
+"""In which order a profile's points are measured, and what each device may spend on them.
+
+The most valuable first: every operation in turn gives a few points, one of each parameter class, before any gives more.
+A kernel whose points cost far more than its device can afford for each (one that is compiled anew for every shape)
+waits, once it has some, until the others have theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from .operation import Operation, Request
+from .registry import Registry
+
+if TYPE_CHECKING:
+    from ..backends.base import Kernel
+
+OVER = 1.25  # times its budget a device may spend, before points are left out
+# What every device but the host adds to that, as a part of it. Each device spends its own part only, so that a slow one
+# does not take the time of another.
+ADDED = 0.35
+# A software driver computes on the processor, where the CPU's own kernels do it better: it gets little time, and none
+# in a quick run, unless its backend is asked for by name.
+ADDED_SOFTWARE = 0.05
+# Points that are checked together and timed together: a few of each operation first.
+FIRST, TOGETHER = 4, 16
+# A kernel waits that has so many points and needs so many times for each what its device can afford for one.
+COARSE, COSTLY = 6, 8.0
+
+
+class Group(NamedTuple):
+    """Requests of one operation that are measured together; ``kernels`` limits them to those that waited."""
+
+    operation: Operation
+    requests: Sequence[Request]
+    kernels: frozenset[Kernel] | None = None
+
+
+def part(registry: Registry, device: str, quick: bool, named: bool) -> float:
+    """Return the part of the time that a device gets; ``named`` where the caller said which backends."""
+    if device == "cpu":
+        return 1.0
+    if named or not registry.backend_of(device).software(device):
+        return ADDED
+    return 0.0 if quick else ADDED_SOFTWARE
+
+
+def ordered(operations: Sequence[Operation], quick: bool, rng: np.random.Generator) -> list[Group]:
+    """Return the points of some operations, in groups, in the order in which they are to be measured."""
+    lanes = []
+    for operation in operations:
+        requests = list(operation.samples(quick))
+        rng.shuffle(requests)
+        turns: dict[str, int] = {}
+        keyed = []
+        for request in requests:  # one of each class, then a second one of each, and so on
+            name = operation.features(request).name
+            turns[name] = turns.get(name, -1) + 1
+            keyed.append((turns[name], request))
+        keyed.sort(key=lambda pair: pair[0])
+        requests = [request for _, request in keyed]
+        starts = [0, *range(FIRST, len(requests), TOGETHER)]
+        lanes.append([Group(operation, requests[a:b]) for a, b in zip(starts, [*starts[1:], len(requests)])])
+    groups = []
+    for turn in range(max(map(len, lanes), default=0)):
+        groups += [lanes[i][turn] for i in rng.permutation(len(lanes)) if turn < len(lanes[i])]
+    return groups
+
+
+class Ledger:
+    """What each device may spend, and what it and its kernels have spent."""
+
+    def __init__(self, budgets: Mapping[str, float], points: int) -> None:
+        self.budgets = dict(budgets)
+        self.points = max(points, 1)  # to be measured in all
+        self.spent = dict.fromkeys(budgets, 0.0)
+        self.preparing = dict.fromkeys(budgets, 0.0)  # of that, before the timing
+        self.checking = dict.fromkeys(budgets, 0.0)  # of that, comparing with references
+        self.seen = 0  # points looked at
+        self.late = dict.fromkeys(budgets, 0)  # points that a device keeps for later
+        self._used: dict[Kernel, float] = {}
+        self._points: dict[Kernel, int] = {}
+        self._dearest: dict[Kernel, float] = {}
+        self._minor = {d for d, seconds in budgets.items() if seconds < ADDED * budgets.get("cpu", 0.0)}
+
+    def over(self, device: str) -> bool:
+        """Tell whether a device has no time left."""
+        return self.spent[device] > OVER * self.budgets[device]
+
+    def matters(self, device: str) -> bool:
+        """Tell whether a caller should hear of points that a device had no time for."""
+        return device not in self._minor
+
+    def costly(self, kernel: Kernel) -> bool:
+        """Tell whether a kernel should wait until the others of its device have their points."""
+        points = self._points.get(kernel, 0)
+        fair = self.budgets[kernel.device] / self.points
+        # Its dearest point may have loaded a library, which happens once.
+        return points >= COARSE and self._used[kernel] - self._dearest[kernel] > COSTLY * fair * points
+
+    def prepared(self, device: str, seconds: float, kernel: Kernel | None = None) -> None:
+        """Book what was spent before the timing of a point."""
+        self.spent[device] += seconds
+        self.preparing[device] += seconds
+        if kernel is not None:
+            self._used[kernel] = self._used.get(kernel, 0.0) + seconds
+            self._points[kernel] = self._points.get(kernel, 0) + 1
+            self._dearest[kernel] = max(seconds, self._dearest.get(kernel, 0.0))
+
+    def timed(self, kernel: Kernel, seconds: float) -> None:
+        """Book what the timing of a point took."""
+        self.spent[kernel.device] += seconds
+        self._used[kernel] = self._used.get(kernel, 0.0) + seconds
+
+    def share(self, device: str, left: int, kernels: int) -> float:
+        """Return the seconds for the samples of one kernel at one point, with so many points still to come."""
+        left = max(left + self.late[device], 1)
+        ahead = self.preparing[device] / max(self.seen, 1) * left  # what preparing those will take
+        return max(self.budgets[device] - self.spent[device] - ahead, 0.0) / left / kernels
