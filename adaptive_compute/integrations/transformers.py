@@ -131,7 +131,7 @@ def _limits(function: Callable) -> tuple[int | None, int | None] | None:
 
     None in a place: no limit on that side. None alone: this function is not of that form.
     """
-    kind = _CODES.get(getattr(function, "__code__", None))  # type: ignore[arg-type]
+    kind = _CODES.get(getattr(function, "__code__", None))
     if kind == "causal":
         return None, 0
     if kind == "all":
