@@ -32,6 +32,7 @@ RULES = {
     "core": _rule("core", libraries=NUMPY),
     "face": _rule("core", "face", libraries=NUMPY),  # __init__.py and nufft.py: the public names
     "backends": _rule("core", "backends", libraries=NUMPY),  # base.py: what every backend stands on
+    "pipelines": _rule("core", "backends", "pipelines", libraries=NUMPY),  # backends: base.py, for the types alone
     "integrations": _rule("core", "face", "integrations"),
     "cli": _rule("core", "face", "cli"),
     "shaders": _rule(libraries=frozenset()),

@@ -1,0 +1,216 @@
+"""What a function reads besides its arguments: globals, closures and defaults, its own and its helpers'.
+
+A recording holds for as long as all of that is as it was. Arrays among it become operands: each call reads them anew,
+so that another array takes the place of the first. Plain values are compared. Where something cannot be watched (an
+object's attributes, the clock, random numbers), ``opaque`` says what, and the function is recorded in every call.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import types
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from ..core.array import kind_of
+from ..core.operations.nufft_plan import Plan
+from .stand_in import Unrecordable
+from .tree import Flat, Same, filled
+
+# Libraries whose functions depend on their arguments alone, and whose state is theirs.
+PURE = frozenset((
+    "adaptive_compute", "numpy", "math", "cmath", "operator", "functools", "itertools", "scipy", "torch", "typing",
+    "collections", "dataclasses", "builtins", "__future__", "enum",
+))  # fmt: skip
+# Names by which functions of these libraries give something else every time, or read the world.
+_IMPURE = frozenset((
+    "random", "rand", "randn", "randint", "default_rng", "seed", "normal", "uniform", "input", "open", "load", "memmap",
+    "fromfile", "empty", "empty_like", "eval", "exec", "globals", "locals", "vars", "getattr", "__import__",
+    "import_module", "next",
+))  # fmt: skip
+DEEPEST = 8  # helpers that call helpers
+
+
+class _Slot:
+    """A place where the function finds code or a module, and what was there."""
+
+    __slots__ = ("read", "thing")
+
+    def __init__(self, read: Callable[[], Any]) -> None:
+        self.read, self.thing = read, read()
+
+
+class Captured:
+    """Everything that a function reads, found once from its code.
+
+    Attributes
+    ----------
+    opaque : str or None
+        What cannot be watched, in words.
+    """
+
+    def __init__(self, function: types.FunctionType) -> None:
+        self.function = function
+        self.opaque: str | None = None
+        self._slots: list[_Slot] = []
+        self._trees: list[Callable[[], Any]] = []
+        # By function: where its globals and its cells are found, a number among the trees or another function.
+        self._helpers: dict[int, tuple[types.FunctionType, dict[str, Any], dict[str, Any]]] = {}
+        self.plans: list[Plan] = []
+        self._visit(function, 0)
+
+    def is_current(self) -> bool:
+        """Tell whether what was found to be code and modules still is the same."""
+        try:
+            return all(slot.read() is slot.thing for slot in self._slots)
+        except (KeyError, ValueError, AttributeError):
+            return False
+
+    def read(self, flat: Flat) -> Any:
+        """Read every array and plain value, and return the form of them all."""
+        form = tuple(flat.add(read()) for read in self._trees)
+        return (*form, *(Same(plan._directions) for plan in self.plans)) if self.plans else form
+
+    def trusted(self) -> set[int]:
+        """Return the identities of arrays that captured plans hold, which are private copies."""
+        held = [x for plan in self.plans for direction in plan._directions.values() for x in direction.coordinates]
+        return set(map(id, held))
+
+    def rebuilt(self, arrays: Iterable[Any]) -> Callable[..., Any]:
+        """Return the function with other arrays in the places of those that it reads."""
+        rest = iter(arrays)
+        values = [filled(read(), rest) for read in self._trees]
+        made: dict[int, types.FunctionType] = {}
+
+        def build(function: types.FunctionType) -> types.FunctionType:
+            found = made.get(id(function))
+            if found is not None:
+                return found
+            _, names, cells = self._helpers[id(function)]
+            code = function.__code__
+            scope = dict(function.__globals__)
+            closure = tuple(types.CellType() for _ in code.co_freevars)
+            new = types.FunctionType(code, scope, function.__name__, function.__defaults__, closure or None)
+            new.__kwdefaults__ = function.__kwdefaults__
+            made[id(function)] = new
+            for name, place in names.items():
+                scope[name] = values[place] if isinstance(place, int) else build(place)
+            for name, cell, old in zip(code.co_freevars, closure, function.__closure__ or ()):
+                place = cells.get(name)
+                if isinstance(place, int):
+                    cell.cell_contents = values[place]
+                elif place is not None:
+                    cell.cell_contents = build(place)
+                else:
+                    try:
+                        cell.cell_contents = old.cell_contents
+                    except ValueError:  # not assigned yet: neither here
+                        continue
+            return new
+
+        return build(self.function)
+
+    def _visit(self, function: types.FunctionType, depth: int) -> None:
+        if id(function) in self._helpers:
+            return
+        names: dict[str, Any] = {}
+        cells: dict[str, Any] = {}
+        self._helpers[id(function)] = function, names, cells
+        for default in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+            flat = Flat()
+            flat.add(default)
+            if flat.arrays or flat.opaque is not None:
+                self._open(f"the default values of {function.__name__}")
+        used = _names_of(function.__code__)
+        for name in sorted(used):
+            if name in function.__globals__:
+                scope = function.__globals__
+                self._take(name, lambda scope=scope, name=name: scope[name], names, used, depth)  # type: ignore[misc]
+            elif name in _IMPURE and hasattr(builtins, name):
+                self._open(f"{name}()")
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
+            try:
+                cell.cell_contents  # noqa: B018 - raises where there is nothing
+            except ValueError:
+                self._open(f"{name}, which is not assigned yet")
+                continue
+            self._take(name, lambda cell=cell: cell.cell_contents, cells, used, depth)  # type: ignore[misc]
+
+    def _take(
+        self, name: str, read: Callable[[], Any], places: dict[str, Any], used: frozenset[str], depth: int
+    ) -> None:
+        """Watch one name, by what it stands for now."""
+        value = read()
+        inner = getattr(value, "function", None) if type(value).__name__ == "Pipeline" else value
+        if isinstance(inner, types.FunctionType) and _root(inner) not in PURE:
+            self._slots.append(_Slot(read))
+            if depth >= DEEPEST:
+                self._open(f"{name}, called too deep")
+                return
+            places[name] = inner
+            self._visit(inner, depth + 1)
+        elif isinstance(value, types.ModuleType):
+            self._slots.append(_Slot(read))
+            self._take_module(value, used, depth)
+        elif isinstance(value, Plan):
+            self._slots.append(_Slot(read))
+            self.plans.append(value)
+        elif callable(value) and kind_of(value) is None and _root(value) in PURE and not isinstance(value, partial):
+            self._slots.append(_Slot(read))
+            owner = getattr(value, "__self__", None)
+            if getattr(value, "__name__", "") in _IMPURE or not isinstance(owner, (types.ModuleType, type(None))):
+                self._open(f"{name}()")
+        elif isinstance(value, type):
+            self._open(f"{name}, a class")
+        else:
+            flat = Flat()
+            flat.add(value)
+            if flat.opaque is not None:
+                self._open(f"{name}, a {type(flat.opaque).__name__}")
+                return
+            places[name] = len(self._trees)
+            self._trees.append(read)
+
+    def _take_module(self, module: types.ModuleType, used: frozenset[str], depth: int) -> None:
+        root = module.__name__.partition(".")[0]
+        if root in PURE:
+            impure = sorted(used & _IMPURE)
+            if impure and root in ("numpy", "torch", "scipy"):
+                self._open(f"{module.__name__}'s {impure[0]}")
+            return
+        for name in sorted(used & set(vars(module))):
+            flat = Flat()
+            value = getattr(module, name)
+            flat.add(value)
+            if flat.opaque is not None or flat.arrays:
+                self._open(f"{module.__name__}.{name}")
+            else:
+                self._trees.append(lambda name=name: getattr(module, name))  # type: ignore[misc]
+
+    def _open(self, what: str) -> None:
+        self.opaque = self.opaque or what
+
+
+def check_code(function: types.FunctionType) -> None:
+    """Refuse functions that assign to names outside themselves: a recording would do that once."""
+    for instruction in dis.get_instructions(function.__code__):
+        if instruction.opname in ("STORE_GLOBAL", "DELETE_GLOBAL") or (
+            instruction.opname == "STORE_DEREF" and instruction.argval in function.__code__.co_freevars
+        ):
+            raise Unrecordable(f"it assigns to {instruction.argval}, which is not its own")
+
+
+def _root(value: Any) -> str:
+    module = getattr(value, "__module__", None) or type(value).__module__
+    return str(module).partition(".")[0]
+
+
+def _names_of(code: types.CodeType) -> frozenset[str]:
+    """Return every name that a function and the functions inside it use, attributes included."""
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= _names_of(constant)
+    return frozenset(names)
