@@ -27,6 +27,7 @@ _ROOMS = {
     "core.settings": "settings using",
     "core.topology": "Topology",
     "core.transfer": "transfers",
+    "pipelines.decorator": "pipeline",
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names.split()}
 _NUMPY = ("fftfreq", "fftshift", "ifftshift", "rfftfreq")

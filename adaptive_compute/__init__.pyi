@@ -335,5 +335,8 @@ from .core.topology import (
 from .core.transfer import (
     transfers as transfers,
 )
+from .pipelines.decorator import (
+    pipeline as pipeline,
+)
 
 __version__: str
