@@ -6,6 +6,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,12 +30,18 @@ def command(
     ] = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Show every kernel that could run a call, its predicted time and error, the winner and why. Runs nothing."""
+    """Show every kernel that could run a call, its predicted time and error, the winner, and what would be faster.
+
+    Runs nothing.
+    """
     from ..core import settings as _settings
+    from ..core.advice import advise
     from ..core.dispatcher import dispatcher
 
     request = placed(request_for(op, parse_shape(shape), parse_dtype(dtype)), on)
-    decision = dispatcher.decide(request, _settings.current())
+    state = _settings.current()
+    decision = dispatcher.decide(request, state)
+    decision = replace(decision, advice=advise(dispatcher.router, decision, state))
     if as_json:
         print_json(decision.as_dict())
     else:

@@ -97,6 +97,10 @@ class ArrayKind:
         """Return the smallest and the largest element; one of them is not finite where any element is not."""
         return float(array.min()), float(array.max())
 
+    def module(self) -> Any:
+        """Return the array library itself, imported; raises ImportError where it is not installed."""
+        return importlib.import_module(self.name)
+
     def needs_gradient(self, array: Any) -> bool:
         """Tell whether a call with this operand must be recorded for differentiation."""
         return False

@@ -7,11 +7,13 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import settings as _settings
+from .advice import advise
 from .array import Operand, as_array, describe, kind_named, kind_of
 from .errors import (
     AdaptiveError,
@@ -26,6 +28,7 @@ from .errors import (
     TransferWarning,
 )
 from .host_memory import results
+from .narrow import runner
 from .operation import Operation, Request
 from .profile import Profile, profile_path
 from .registry import Registry, registry
@@ -115,7 +118,8 @@ class Dispatcher:
     ) -> Request:
         """Build the request of a call from its arrays' metadata."""
         operands = tuple(None if array is None else describe(array) for array in arrays)
-        return Request(operation, operands, params, tol or state.tol, _settings.threads(state))
+        asked = None if operation.own_tolerance else tol or state.tol
+        return Request(operation, operands, params, asked, _settings.threads(state))
 
     def entry(self, request: Request, state: Settings) -> Entry:
         """Return the cached decision and plan of a request, making them where there are none."""
@@ -157,9 +161,15 @@ class Dispatcher:
         return self.router.decide(request, state, failed)
 
     def _prepare(self, request: Request, decision: Decision, state: Settings) -> Entry:
-        kernel = decision.chosen.kernel
-        plan = kernel.plan(request)
-        return Entry(decision, plan, self._bind(kernel, plan, request, state))
+        kernel, narrow = decision.chosen.kernel, decision.chosen.narrow
+        if narrow is None:
+            plan = kernel.plan(request)
+            return Entry(decision, plan, self._bind(kernel, plan, request, state))
+        plan = kernel.plan(narrow.request)
+        call = self._bind(kernel, plan, narrow.request, state)
+        own = _settings.changed(state, precision=None)
+        error = (decision.chosen.error or 0.0) - narrow.added
+        return Entry(decision, plan, runner(call, request, narrow, error, lambda: self.entry(request, own).call))
 
     def _bind(self, kernel: Kernel, plan: Plan, request: Request, state: Settings) -> Callable[..., Any]:
         """Wrap a plan so that it takes and returns arrays of the caller's kinds and devices."""
@@ -443,7 +453,8 @@ class Dispatcher:
             try:
                 function(*args, **kwargs)
             except Explained as explained:
-                return explained.decision
+                state = _settings.current()
+                return replace(explained.decision, advice=advise(self.router, explained.decision, state))
         name = getattr(function, "__name__", repr(function))
         raise ArgumentError(
             f"{name} finished without calling an operation of this library; there is nothing to explain"
@@ -495,7 +506,8 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Decision
     -------
     Decision
         ``chosen``, ``candidates`` with predicted ``transfer_s``, ``compute_s`` and ``error``, ``refused`` with reasons,
-        ``reason``; prints as a table, and ``as_dict()`` gives plain data.
+        ``reason``, and ``advice``: bytes moved and what that costs, kernels set aside, what would make the call faster
+        and by how much. Prints as a table, and ``as_dict()`` gives plain data.
 
     Raises
     ------

@@ -51,6 +51,10 @@ class NoKernelError(AdaptiveError, RuntimeError):
     """No kernel runs the request; the message gives every kernel's reason."""
 
 
+class ToleranceError(NoKernelError):
+    """No kernel is as exact as was asked; the message names the most exact one and its error."""
+
+
 class TransferDenied(AdaptiveError, RuntimeError):
     """The request needs a transfer between devices that ``transfers=`` does not permit."""
 
@@ -85,6 +89,10 @@ class NoProfileWarning(AdaptiveWarning):
 
 class SetAsideWarning(AdaptiveWarning):
     """A kernel failed and the next candidate ran instead."""
+
+
+class PrecisionWarning(AdaptiveWarning):
+    """A call under ``precision="adaptive"`` ran in its operands' own precision, because its data needs it."""
 
 
 class SettingsWarning(AdaptiveWarning):

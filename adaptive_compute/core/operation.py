@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .array import Operand
 from .precision import conformance
+
+if TYPE_CHECKING:
+    from .narrow import Narrow
 
 
 class Work(NamedTuple):
@@ -105,6 +108,14 @@ class Request:
         return len({operand.kind for operand in self.operands if operand is not None}) > 1
 
 
+class Variant(NamedTuple):
+    """A request that could take the place of another, or of several calls of it, and what to do, in words."""
+
+    text: str
+    request: Request
+    calls: int = 1
+
+
 class Operation:
     """An operation: its name, checks, work, gradient rule, and a float64 reference that is slow and obviously right.
 
@@ -113,6 +124,8 @@ class Operation:
     """
 
     name: str = ""
+    # True where a parameter of its own says how exact a result must be: `using(tol=...)` reaches it through that.
+    own_tolerance: bool = False
     # True where `gradient` also takes gradients of what `forward_for_gradient` saved, after those of the results;
     # they arrive in second derivatives only.
     differentiates_saved: bool = False
@@ -132,6 +145,14 @@ class Operation:
     def tolerance(self, request: Request) -> float:
         """Return the relative L2 error that conformance allows when the caller gives no ``tol``."""
         return conformance(self.result(request)[0].dtype)
+
+    def narrowed(self, request: Request) -> Sequence[Narrow]:
+        """Return requests in lower precision that may stand in for one, where its tolerance could allow that."""
+        return ()
+
+    def variants(self, request: Request) -> Iterable[Variant]:
+        """Yield other requests that could serve a caller as well and may be faster; ``explain`` asks for them."""
+        return ()
 
     def samples(self, quick: bool) -> Iterable[Request]:
         """Yield the requests that ``adaptive profile`` measures."""

@@ -16,6 +16,9 @@ _CONFORMANCE = {
 REAL_OF = {"complex64": "float32", "complex128": "float64", "complex256": "float128"}
 COMPLEX_OF = {real: cplx for cplx, real in REAL_OF.items()}
 
+# The next lower precision that bulk work may be done in; bfloat16 has float32's range.
+NARROWER = {"float64": "float32", "complex128": "complex64", "float32": "bfloat16"}
+
 
 def conformance(dtype: str) -> float:
     """Return the relative L2 error that conformance allows for results of this dtype.

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from itertools import product
+from typing import TYPE_CHECKING
 
-from .errors import BackendUnavailable, NoKernelError, TransferDenied
-from .operation import Request
+from .decision import Candidate as Candidate
+from .decision import Decision as Decision
+from .decision import show_seconds as show_seconds
+from .errors import BackendUnavailable, NoKernelError, ToleranceError, TransferDenied
+from .operation import Request, log2
 from .profile import Profile
 from .registry import Registry
 from .settings import Settings
@@ -15,92 +19,12 @@ from .settings import Settings
 if TYPE_CHECKING:
     from ..backends.base import Kernel
     from .array import Operand
+    from .narrow import Narrow
 
 # Predictions closer than this are not told apart, however quiet the measurements were.
 NOISE_CEILING = 0.05
 # Errors are measured on part of the outputs and taken from neighbouring sizes, which is good to about this factor.
 SLACK = 2.0
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A kernel that could run the request, and what the profile says of it (None: not measured)."""
-
-    kernel: Kernel = field(repr=False)
-    transfer_s: float | None
-    compute_s: float | None
-    error: float | None
-    spread: float
-    extrapolated: bool
-
-    @property
-    def name(self) -> str:
-        """The kernel's name."""
-        return self.kernel.name
-
-    @property
-    def device(self) -> str:
-        """The kernel's device."""
-        return self.kernel.device
-
-    @property
-    def total_s(self) -> float | None:
-        """Predicted transfer plus compute."""
-        if self.transfer_s is None or self.compute_s is None:
-            return None
-        return self.transfer_s + self.compute_s
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the candidate as JSON-ready data."""
-        return {
-            "kernel": self.name, "device": self.device, "transfer_s": self.transfer_s, "compute_s": self.compute_s,
-            "error": self.error, "extrapolated": self.extrapolated,
-        }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Which kernel runs a request, what else could have, what could not, and why."""
-
-    request: Request
-    chosen: Candidate
-    candidates: tuple[Candidate, ...]
-    refused: tuple[tuple[Kernel, str], ...]
-    reason: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the decision as JSON-ready data."""
-        return {
-            "operation": self.request.operation.name,
-            "request": repr(self.request),
-            "candidates": [candidate.as_dict() for candidate in self.candidates],
-            "refused": [{"kernel": k.name, "device": k.device, "reason": reason} for k, reason in self.refused],
-            "chosen": self.chosen.name,
-            "device": self.chosen.device,
-            "reason": self.reason,
-        }
-
-    def __str__(self) -> str:
-        rows = [("kernel", "device", "transfer", "compute", "error", "")]
-        for c in self.candidates:
-            mark = "chosen" if c is self.chosen else "extrapolated" if c.extrapolated else ""
-            error = "unknown" if c.error is None else f"{c.error:.1e}"
-            rows.append((c.name, c.device, show_seconds(c.transfer_s), show_seconds(c.compute_s), error, mark))
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = [repr(self.request)]
-        lines += ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
-        lines += [f"  refused {kernel.name} on {kernel.device}: {reason}" for kernel, reason in self.refused]
-        return "\n".join([*lines, f"  {self.reason}"])
-
-
-def show_seconds(seconds: float | None) -> str:
-    """Return a time with a unit that fits it."""
-    if seconds is None:
-        return "unknown"
-    for unit, factor in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
-        if seconds >= factor:
-            return f"{seconds / factor:.3g} {unit}"
-    return "0" if seconds == 0 else f"{seconds / 1e-9:.3g} ns"
 
 
 class Router:
@@ -125,28 +49,33 @@ class Router:
         candidates: list[Candidate] = []
         inexact: list[Candidate] = []
         refused: list[tuple[Kernel, str]] = []
-        for kernel in self.registry.kernels(request.operation.name, self._in_question(request, state)):
-            reason: str | None = failed.get(id(kernel)) or self._refusal(kernel, request, state)
+        kernels = self.registry.kernels(request.operation.name, self._in_question(request, state))
+        ways: list[Narrow | None] = [None]
+        if state.precision == "adaptive":
+            ways += request.operation.narrowed(request)
+        for narrow, kernel in product(ways, kernels):
+            seen = request if narrow is None else narrow.request
+            reason: str | None = failed.get(id(kernel)) or self._refusal(kernel, seen, state)
             if reason is None:
-                candidate = self._candidate(kernel, request)
+                candidate = self._candidate(kernel, seen) if narrow is None else self._narrow(kernel, request, narrow)
                 reason = self._inexact(candidate, request, state)
                 if reason is None:
                     candidates.append(candidate)
                     continue
-                if request.tol is None:
-                    inexact.append(candidate)
-            refused.append((kernel, reason))
-        if not candidates and inexact:  # a caller who asked for no accuracy gets the best there is, not an error
+                inexact.append(candidate)
+            refused.append((kernel, reason if narrow is None else f"in {narrow.dtype}: {reason}"))
+        if not candidates and inexact and request.tol is None:  # who asked for no accuracy gets the best, not an error
             candidates = [min(inexact, key=lambda c: c.error or 0.0)]
             refused = [pair for pair in refused if pair[0] is not candidates[0].kernel]
+            inexact = [c for c in inexact if c is not candidates[0]]
         if not candidates and not self.registry.complete():
             self.registry.devices()  # asks every backend
             return self.decide(request, state, without)
         if not candidates:
-            raise self._nothing_runs(request, state, refused)
+            raise self._nothing_runs(request, state, refused, inexact)
         chosen, why = self._choose(candidates, request, state)
         ranked = sorted(candidates, key=lambda c: (c.total_s is None, c.total_s or 0.0))
-        return Decision(request, chosen, tuple(ranked), tuple(refused), why)
+        return Decision(request, chosen, tuple(ranked), tuple(refused), why, tuple(inexact))
 
     def _in_question(self, request: Request, state: Settings) -> set[str] | None:
         """Return the devices that a decision can fall on; None: any, because that is what the caller wants to know."""
@@ -194,6 +123,39 @@ class Router:
             compute += self._viewing(kernel, request)
         return Candidate(kernel, self._transfer(kernel, request), compute, error, spread or 0.0, extrapolated)
 
+    def _narrow(self, kernel: Kernel, request: Request, narrow: Narrow) -> Candidate:
+        """Return a candidate that runs a narrower request: its error and time, with those of rounding the operands."""
+        plain = self._candidate(kernel, narrow.request)
+        error = request.operation.tolerance(narrow.request) if plain.error is None else plain.error
+        casts = self._casting(request, narrow)
+        compute = None if plain.compute_s is None or casts is None else plain.compute_s + casts
+        return replace(plain, compute_s=compute, error=error + narrow.added, narrow=narrow)
+
+    def _casting(self, request: Request, narrow: Narrow) -> float | None:
+        """Predict rounding operands and widening results, from what one pass over as much memory was measured to take.
+
+        Bytes are counted in passes of 8 a value, which is what the measured product of float32 values moves. Operands
+        are read twice, once to see whether they can be rounded.
+        """
+        passes: dict[str, float] = {}
+        for wide, low in zip(request.operands, narrow.request.operands):
+            if wide is not None and low is not None and wide.dtype != low.dtype:
+                passes[wide.device] = passes.get(wide.device, 0.0) + (2 * wide.nbytes + low.nbytes) / 8
+        for wide, low in zip(request.operation.result(request), request.operation.result(narrow.request)):
+            passes[wide.device] = passes.get(wide.device, 0.0) + (wide.nbytes + low.nbytes) / 8
+        total = 0.0
+        for device, count in passes.items():
+            curves = [
+                self.profile.curves(device, "elementwise", kernel.name).get("one/float32")
+                for kernel in self.registry.kernels("elementwise")
+                if kernel.device == device
+            ]
+            known = [curve.at((log2(count),)).seconds for curve in curves if curve is not None]
+            if not known:
+                return None
+            total += min(known)
+        return total
+
     def _viewing(self, kernel: Kernel, request: Request) -> float:
         """Return the cost of viewing host arrays as the kernel's native kind and back, which matters below 10 us."""
         views = self.profile.views
@@ -233,6 +195,9 @@ class Router:
 
     def _inexact(self, candidate: Candidate, request: Request, state: Settings) -> str | None:
         """Return why a kernel is not exact enough, or None."""
+        if candidate.narrow is not None:
+            error, limit = candidate.error or 0.0, candidate.narrow.limit
+            return f"predicted error {error:.1e} exceeds {limit:.1e}" if error > limit else None
         usual = request.operation.tolerance(request)
         if request.tol is None:
             if candidate.error is not None and candidate.error > SLACK * usual and state.kernel is None:
@@ -247,7 +212,7 @@ class Router:
     def _choose(self, candidates: list[Candidate], request: Request, state: Settings) -> tuple[Candidate, str]:
         if len(candidates) == 1:
             only = candidates[0]
-            return only, f"{only.name} is the only kernel that may run this"
+            return only, f"{only.shown} is the only kernel that may run this"
         home = request.home
         known = [c for c in candidates if c.total_s is not None]
         if not known:
@@ -264,15 +229,15 @@ class Router:
             noise = min(max(best.spread, stay.spread), NOISE_CEILING)
             if _total(stay) <= _total(best) * (1 + noise):
                 return stay, (
-                    f"{stay.name} on {home}, where the data is: {best.name} on {best.device} is predicted "
+                    f"{stay.shown} on {home}, where the data is: {best.shown} on {best.device} is predicted "
                     f"{_total(stay) / _total(best):.2f}x faster, within the measured noise of {noise:.0%}"
                 )
         rest = [c for c in known if c is not best]
         if not rest:
-            return best, f"{best.name} is the only candidate that was measured for this request"
+            return best, f"{best.shown} is the only candidate that was measured for this request"
         second = min(rest, key=_total)
-        reason = f"{best.name} on {best.device} is predicted to finish in {show_seconds(best.total_s)}"
-        reason += f", {_total(second) / max(_total(best), 1e-12):.2f}x ahead of {second.name} on {second.device}"
+        reason = f"{best.shown} on {best.device} is predicted to finish in {show_seconds(best.total_s)}"
+        reason += f", {_total(second) / max(_total(best), 1e-12):.2f}x ahead of {second.shown} on {second.device}"
         if best.extrapolated:
             reason += " (extrapolated beyond what was measured)"
         return best, reason
@@ -281,8 +246,12 @@ class Router:
         """Tell whether a prediction goes beyond the few points that a software device is measured at."""
         return candidate.extrapolated and self.registry.backend_of(candidate.device).software(candidate.device)
 
-    def _nothing_runs(self, request: Request, state: Settings, refused: list[tuple[Kernel, str]]) -> Exception:
+    def _nothing_runs(
+        self, request: Request, state: Settings, refused: list[tuple[Kernel, str]], inexact: list[Candidate]
+    ) -> Exception:
         name = request.operation.name
+        if inexact and request.tol is not None:
+            return _not_exact_enough(request, inexact)
         if state.kernel is not None and all(kernel.name != state.kernel for kernel, _ in refused):
             known = ", ".join(dict.fromkeys(kernel.name for kernel, _ in refused)) or "none"
             return NoKernelError(f"{name} has no kernel {state.kernel!r}; its kernels: {known}")
@@ -295,6 +264,24 @@ class Router:
             )
         reasons = "; ".join(f"{kernel.name} on {kernel.device}: {reason}" for kernel, reason in asked or refused)
         return NoKernelError(f"no kernel runs {request!r}. {reasons or 'No backend offers this operation'}")
+
+
+def _not_exact_enough(request: Request, inexact: list[Candidate]) -> ToleranceError:
+    """Return the error for a tolerance that nothing can meet; it names the best that can."""
+    text = f"no kernel runs {request!r} within tol={request.tol:.1e}"
+    measured = [c for c in inexact if c.error is not None]
+    if not measured:
+        usual = request.operation.tolerance(request)
+        return ToleranceError(
+            f"{text}: errors were not measured, and {usual:.1e} is what all kernels keep. `adaptive profile` measures "
+            f"them; tol={usual:.1e} needs no measurement"
+        )
+    best = min(measured, key=lambda c: c.error or 0.0)
+    rest = "; ".join(f"{c.shown} on {c.device}: {c.error:.1e}" for c in measured if c is not best)
+    return ToleranceError(
+        f"{text}; the most exact is {best.shown} on {best.device}, whose measured error {best.error:.1e} exceeds tol"
+        + (f" ({rest})" if rest else "")
+    )
 
 
 def _stays(operand: Operand, kernel: Kernel) -> bool:

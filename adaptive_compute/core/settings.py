@@ -21,7 +21,7 @@ from typing import Any
 from .errors import ArgumentError, SettingsWarning
 
 TRANSFERS = ("host", "allow", "log", "deny")
-PRECISIONS = ("float32", "float64")
+PRECISIONS = ("float32", "float64", "adaptive")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -184,8 +184,9 @@ class using:
         Run this kernel only, for example ``"pocketfft"``. ``ac.explain`` lists them.
     tol : float, optional
         Relative L2 error that a kernel's measured error must not exceed. Default: the dtype's own tolerance.
-    precision : {"float32", "float64"}, optional
-        Precision of the bulk work, where an operation offers a choice.
+    precision : {"float32", "float64", "adaptive"}, optional
+        Precision of the bulk work, where an operation offers a choice. "adaptive": the lowest with which a call still
+        meets ``tol`` (for a NUFFT, ``eps``), where that is predicted to be faster; results keep their dtype.
     transfers : {"host", "allow", "log", "deny"}, optional
         Which operands may move between devices: host operands only (default), any, any with a warning each, or none.
     threads : int, optional

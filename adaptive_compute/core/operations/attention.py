@@ -98,8 +98,9 @@ def attention(
         Let query head h use key head ``h * key_heads // heads``: the number of heads is a multiple of the keys'.
     return_lse : bool, default False
         Return also the natural logarithm of the sum of exponentials of each query's kept scores.
-    precision : {"float32", "float64"}, optional
-        Precision of the bulk work. Default: the operands' own; half precisions are computed in float32.
+    precision : {"float32", "float64", "adaptive"}, optional
+        Precision of the bulk work. Default: the operands' own; half precisions are computed in float32. "adaptive": the
+        lowest with which the call still meets ``tol``, where that is predicted to be faster.
     tol : float, optional
         Relative L2 error that the kernel's measured error must not exceed.
 
@@ -129,6 +130,12 @@ def attention(
     >>> attention(q, k, v, mask=Window(16)).shape
     (8, 256, 64)
     """
+    if precision == "adaptive":
+        with _settings.using(precision="adaptive"):
+            return attention(
+                query, key, value, mask=mask, bias=bias, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa,
+                return_lse=return_lse, tol=tol,
+            )  # fmt: skip
     # For plain arrays, these decide everything; a call that was seen before goes straight to its plan.
     known = (call_key(query), call_key(key), call_key(value))
     seen: tuple[Any, ...] | None = None
@@ -168,8 +175,8 @@ def attention(
         precision = _settings.current().precision
     elif precision not in _settings.PRECISIONS:
         raise ArgumentError(f"precision={precision!r} is not accepted; use {' or '.join(_settings.PRECISIONS)}")
-    if precision == ("float64" if g.query.dtype == "float64" else "float32"):
-        precision = None  # the operands' own: the same request
+    if precision in ("adaptive", "float64" if g.query.dtype == "float64" else "float32"):
+        precision = None  # the operands' own, or the router's to choose: the same request
     tol = None if tol is None else _settings.check_tol("tol", tol)
     params = AttentionParams(rule, _scale(scale, s.d), bool(return_lse), precision)
     result = dispatcher.run(FAMILY, params, query, key, value, array, bias, tol=tol)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,11 +13,14 @@ from ..array import Operand, kind_of
 from ..dispatcher import dispatcher
 from ..errors import DtypeError, ShapeError
 from ..masks import Causal, Window
-from ..operation import Features, Operation, Request, Work, log2, relative_error
+from ..narrow import Narrow
+from ..operation import Features, Operation, Request, Variant, Work, log2, relative_error
 from ..precision import conformance
 from ..scattered import between, pick, scattered
 from ..topology import Mask
+from .attention_narrow import narrower
 
+BATCH = 8  # calls that `explain` considers to make as one
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -248,6 +251,16 @@ class Attention(_Family):
                 got.append(np.asarray(lse).reshape(-1, s.lq)[n, rows])
                 expected.append(logs)
         return relative_error(np.concatenate(got), np.concatenate(expected)) if got else 0.0
+
+    def variants(self, request: Request) -> Iterable[Variant]:
+        if len(request.first.shape) < 3 or request.operands[3] is not None or request.operands[4] is not None:
+            return
+        many = tuple(o and o._replace(shape=(BATCH, *o.shape)) for o in request.operands)
+        text = f"{BATCH} such calls as one, with a leading axis"
+        yield Variant(text, Request(self, many, request.params, request.tol, request.threads), BATCH)
+
+    def narrowed(self, request: Request) -> Sequence[Narrow]:
+        return narrower(self, request)
 
     def forward_for_gradient(self, params: Any, arrays: tuple[Any, ...], run: Any) -> tuple[Any, tuple[Any, ...]]:
         out, lse = run(self, params._replace(return_lse=True), *arrays)

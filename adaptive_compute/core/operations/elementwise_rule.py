@@ -16,12 +16,15 @@ from ..derivative import gradients
 from ..dispatcher import dispatcher
 from ..errors import DtypeError
 from ..expression import Node, const, make, ordered, reference, replaced, variable
-from ..operation import Features, Operation, Request, Work, log2, relative_error
-from ..precision import conformance
+from ..narrow import Narrow, as_operands, rounded
+from ..operation import Features, Operation, Request, Variant, Work, log2, relative_error
+from ..precision import UNIT_ROUNDOFF, conformance
 from ..program import ACCEPTED, program, shapes
 
 # Outputs that ``error`` compares: enough to find a wrong kernel, few enough for extended precision.
 CHECKED = 4096
+BATCH = 16  # calls that `explain` considers to make as one
+LOOKED_AT = 512  # and that a result in lower precision is believed by
 
 
 class Elementwise(Operation):
@@ -54,6 +57,30 @@ class Elementwise(Operation):
         dtype = self.result(request)[0].dtype
         # A result that is exact may still come from rounded values: an integer or a truth value differs where they do.
         return conformance(dtype) or conformance(_working_dtype(request))
+
+    def variants(self, request: Request) -> Iterable[Variant]:
+        many = tuple(o and (o._replace(shape=(BATCH, *o.shape)) if o.shape else o) for o in request.operands)
+        if len({o.shape for o in many if o is not None and o.shape}) == 1:
+            text = f"{BATCH} such calls as one, on arrays with a leading axis"
+            yield Variant(text, Request(self, many, request.params, request.tol, request.threads), BATCH)
+
+    def narrowed(self, request: Request) -> Sequence[Narrow]:
+        operands = rounded(request)
+        dtypes = {o.dtype for o in (*_present(request), *self.result(request))}
+        if request.tol is None or operands is None or not dtypes <= {"float64", "complex128"} or request.home != "cpu":
+            return ()
+        narrow = Request(self, operands, request.params, request.tol, request.threads)
+        tol = request.tol
+
+        def given(arrays: Sequence[Any], error: float) -> list[Any] | str:
+            return as_operands(arrays, narrow)
+
+        def found(arrays: Sequence[Any], result: Any) -> bool | str:
+            return _right(request, arrays, result, tol)
+
+        # How far rounding is multiplied depends on the data (a difference of near equals, the sine of a large number):
+        # it is told for ordinary data, and looked at in each result.
+        return (Narrow(narrow, "float32", 4 * UNIT_ROUNDOFF["float32"], tol, given, found),)
 
     def samples(self, quick: bool) -> Iterable[Request]:
         basic = ("one", "two", "hidden", "multiply", "add_product")
@@ -121,6 +148,21 @@ class Elementwise(Operation):
 
 
 FAMILY = Elementwise()
+
+
+def _right(request: Request, arrays: Sequence[Any], result: Any, tol: float) -> bool | str:
+    """Look at a part of a result, spread over all of it; what is not finite anywhere in it is not believed."""
+    values = np.asarray(result)
+    with np.errstate(all="ignore"):
+        if not np.isfinite(values.sum()):
+            return "some of the result is not finite"
+    step = max(values.size // LOOKED_AT, 1) | 1  # odd, so that it meets every place of a row of even length
+    flat = np.arange(0, values.size, step)
+    places = np.unravel_index(flat, values.shape) if values.ndim else ()
+    few = [np.broadcast_to(np.asarray(array), values.shape)[places] for array in arrays if array is not None]
+    exact = np.broadcast_to(reference(request.params, few), values[places].shape)
+    error = relative_error(values[places], exact)
+    return True if error <= tol else f"the error is {error:.1e}"
 
 
 def compute(root: Node, operands: Sequence[Any]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import count, product
 from typing import Any, NamedTuple
@@ -14,8 +14,9 @@ from .. import settings as _settings
 from ..array import NUMPY, Operand, kind_of
 from ..dispatcher import dispatcher
 from ..errors import DtypeError, ShapeError
-from ..operation import Features, Operation, Request, Work, log2, relative_error
-from ..precision import COMPLEX_OF, REAL_OF
+from ..narrow import Narrow, as_operands, ordinary, rounded
+from ..operation import Features, Operation, Request, Variant, Work, log2, relative_error
+from ..precision import COMPLEX_OF, REAL_OF, UNIT_ROUNDOFF
 from ..scattered import between, pick, scattered
 
 # How much the result is divided by: nothing, sqrt(n), n. Also pocketfft's own code for it.
@@ -25,6 +26,7 @@ WORKING = {
     "complex64": "float32", "complex128": "float64", "float128": "float128", "complex256": "float128",
     "float96": "float96", "complex192": "float96",
 }  # fmt: skip
+BATCH = 16  # calls that `explain` considers to make as one
 _TOLERANCE = {"float32": 6e-7, "float64": 2e-15}
 
 
@@ -89,6 +91,37 @@ class FFT(Operation):
     def tolerance(self, request: Request) -> float:
         dtype = self.result(request)[0].dtype
         return _TOLERANCE.get(REAL_OF.get(dtype, dtype), 2e-15)
+
+    def narrowed(self, request: Request) -> Sequence[Narrow]:
+        x, p, operands = request.first, request.params, rounded(request)
+        cut = any(length < x.shape[axis] for axis, length in zip(p.axes, p.lengths)) and p.kind != "c2r"
+        if request.tol is None or operands is None or cut or x.dtype not in ("float64", "complex128"):
+            return ()
+        narrow = Request(self, operands, p, request.tol, request.threads)
+
+        def given(arrays: Sequence[Any], error: float) -> list[Any] | str:
+            return ordinary(arrays[0]) or as_operands(arrays, narrow)
+
+        # A transform keeps norms, and so it keeps the relative error of what it is given.
+        return (Narrow(narrow, "float32", UNIT_ROUNDOFF["float32"], request.tol, given),)
+
+    def variants(self, request: Request) -> Iterable[Variant]:
+        x, p = request.first, request.params
+        many = Operand((BATCH, *x.shape), x.dtype, x.device, x.kind)
+        batched = p._replace(axes=tuple(axis + 1 for axis in p.axes))
+        text = f"{BATCH} such calls as one, with a leading axis"
+        yield Variant(text, Request(self, (many,), batched, request.tol, request.threads), BATCH)
+        awkward = [n for n in p.lengths if largest_prime(n) > 7]
+        if awkward and p.kind != "c2r":
+            easy = tuple(next(m for m in count(n) if largest_prime(m) <= 7) for n in p.lengths)
+            shape = list(x.shape)
+            for axis, n in zip(p.axes, easy):
+                shape[axis] = n
+            n, m = awkward[0], easy[p.lengths.index(awkward[0])]
+            why = f"length {n} is prime" if largest_prime(n) == n else f"length {n} has the factor {largest_prime(n)}"
+            padded = (x._replace(shape=tuple(shape)),)
+            text = f"{why}: pad to {m}, where another spacing of the frequencies will do"
+            yield Variant(text, Request(self, padded, p._replace(lengths=easy), request.tol, request.threads))
 
     def samples(self, quick: bool) -> Iterable[Request]:
         points = 17.0 if quick else 21.0

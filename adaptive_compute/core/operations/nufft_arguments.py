@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import settings as _settings
 from ..array import Operand, as_array, describe, kind_of
 from ..dispatcher import physical_memory
 from ..errors import ArgumentError, DtypeError, NufftError, NufftTypeError, NufftWarning, TooLargeError
@@ -56,6 +57,9 @@ def check_eps(eps: Any, real: str, stacklevel: int = 5) -> float:
     number = _real(eps, "eps")
     if not (math.isfinite(number) and number >= 0):
         raise NufftError(f"eps must be a finite number that is not negative (a relative error), got {eps!r}")
+    tol = _settings.current().tol
+    if tol is not None:  # of a `with ac.using(tol=...)` around the call; kernels keep four times eps
+        number = min(number, tol / 4)
     if number < _EPS[real]:
         warnings.warn(
             f"eps={number:.3g} is too small for {real}, which cannot resolve less than {_EPS[real]:.3g}; the transform "

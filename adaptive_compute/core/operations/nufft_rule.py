@@ -19,7 +19,8 @@ from .. import settings as _settings
 from ..array import Operand, kind_of
 from ..dispatcher import dispatcher
 from ..errors import DtypeError, NufftError, ShapeError
-from ..operation import Features, Operation, Request, Work, log2, relative_error
+from ..narrow import Narrow, as_operands, ordinary, rounded
+from ..operation import Features, Operation, Request, Variant, Work, log2, relative_error
 from ..precision import COMPLEX_OF, REAL_OF, UNIT_ROUNDOFF
 from ..scattered import between, pick, scattered
 
@@ -29,6 +30,7 @@ FLOOR = {"float32": 1e-5, "float64": 0.0}
 # The smallest eps that the rule is held to: below it, what a kernel reaches depends on the data.
 SMALLEST_EPS = {"float32": 2.5e-6, "float64": 1e-12}
 LARGEST_PHASE = 1 / UNIT_ROUNDOFF["float64"]  # radians; all phases are computed in float64
+BATCH = 8  # calls that `explain` considers to make as one
 # Between these tolerances the profile measures.
 PROFILED_EPS = {"float32": (1e-1, 1e-6), "float64": (1e-1, 1e-12)}
 # Terms (points times modes) up to which a direct sum is offered, by dimension. With known points it would win further
@@ -92,6 +94,7 @@ class NUFFT(Operation):
     """The family's operation."""
 
     name = "nufft"
+    own_tolerance = True  # eps
 
     def result(self, request: Request) -> tuple[Operand, ...]:
         data, p = request.first, request.params
@@ -127,6 +130,33 @@ class NUFFT(Operation):
     def tolerance(self, request: Request) -> float:
         p, real = request.params, REAL_OF[request.first.dtype]
         return max(4 * max(p.eps, SMALLEST_EPS[real]) + ROUNDING[real] * max(p.n_modes), FLOOR[real])
+
+    def variants(self, request: Request) -> Iterable[Variant]:
+        data, p = request.first, request.params
+        if p.n_trans == 1:
+            many = (data._replace(shape=(BATCH, *data.shape)), *request.operands[1:])
+            text = f"{BATCH} such calls with the same points as one, with a leading axis"
+            yield Variant(text, Request(self, many, p._replace(n_trans=BATCH), request.tol, request.threads), BATCH)
+
+    def narrowed(self, request: Request) -> Sequence[Narrow]:
+        p, operands = request.params, rounded(request)
+        # Of type 3, targets far from the origin multiply what rounding the points costs.
+        if operands is None or request.first.dtype != "complex128" or p.type == 3:
+            return ()
+        eps = p.eps / 2
+        narrow = Request(self, operands, p._replace(eps=eps), request.tol, request.threads)
+        # What the conformance rule allows in float32 must be within what it allows in float64. Rounding a point between
+        # -pi and pi moves it by 7e-8 in the mean, and turns the phase of mode k by k times that: the rule's own term.
+        added = ROUNDING["float32"] * sum(p.n_modes)
+        limit = self.tolerance(request)
+        if eps < SMALLEST_EPS["float32"] or self.tolerance(narrow) + added > limit:
+            return ()
+
+        def given(arrays: Sequence[Any], error: float) -> list[Any] | str:
+            data, *points = arrays
+            return ordinary(data) or as_operands([data, *map(folded, points)], narrow)
+
+        return (Narrow(narrow, "float32", added, limit, given),)
 
     def samples(self, quick: bool) -> Iterable[Request]:
         kinds = list(product((1, 2, 3), (1, 2, 3), ("float32", "float64")))
@@ -191,6 +221,14 @@ class NUFFT(Operation):
         self, params: Any, arrays: tuple[Any, ...], saved: tuple[Any, ...], grads: tuple[Any, ...]
     ) -> tuple[Any, ...]:
         return _gradient(params, arrays, grads[0])
+
+
+def folded(points: Any) -> Any:
+    """Return coordinates in [-pi, pi], where float32 resolves them best, brought there in float64."""
+    if not math.prod(points.shape) or max(abs(float(points.min())), abs(float(points.max()))) <= math.pi:
+        return points
+    turn = 2 * math.pi
+    return points - turn * (points / turn).round()
 
 
 FAMILY = NUFFT()
