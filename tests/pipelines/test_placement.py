@@ -10,7 +10,7 @@ import pytest
 
 from adaptive_compute.core.dispatcher import dispatcher
 from adaptive_compute.pipelines.costs import Model
-from adaptive_compute.pipelines.place import BEAM, place
+from adaptive_compute.pipelines.place import place
 from adaptive_compute.pipelines.stand_in import Recorder
 from tests.pipelines.machine import DEVICES, Recipe, machine, random_recipe
 
