@@ -28,6 +28,7 @@ _ROOMS = {
     "core.topology": "Topology",
     "core.transfer": "transfers",
     "pipelines.decorator": "pipeline",
+    "integrations.scipy": "register_with_scipy scipy_backend",
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names.split()}
 _NUMPY = ("fftfreq", "fftshift", "ifftshift", "rfftfreq")

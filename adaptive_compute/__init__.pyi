@@ -335,6 +335,12 @@ from .core.topology import (
 from .core.transfer import (
     transfers as transfers,
 )
+from .integrations.scipy import (
+    register_with_scipy as register_with_scipy,
+)
+from .integrations.scipy import (
+    scipy_backend as scipy_backend,
+)
 from .pipelines.decorator import (
     pipeline as pipeline,
 )

@@ -54,7 +54,7 @@ ONE_AXIS_ERRORS = [
     ({"axis": None}, TypeError, "axis must be a whole number"),
     ({"norm": "backwards"}, ValueError, "norm='backwards' is not accepted; use 'backward', 'ortho' or 'forward'"),
     ({"norm": []}, ValueError, "norm"),
-    ({"workers": 0}, ValueError, "workers=0"),
+    ({"workers": 0}, ValueError, "workers must not be zero"),
     ({"workers": -1000}, ValueError, "workers=-1000"),
     ({"workers": 1.5}, TypeError, "workers must be a whole number"),
     ({"tol": 0}, ValueError, "tol must be a positive"),

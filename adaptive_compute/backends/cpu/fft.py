@@ -115,7 +115,12 @@ def _scipy_public(p: FFTParams, threads: int) -> Callable[[np.ndarray], np.ndarr
 
     name, norm = _numpy_name(p), _norm(p)
     function = getattr(fft, name)
-    return lambda x: function(x, p.lengths, p.axes, norm, workers=threads)
+
+    def transform(x: np.ndarray) -> np.ndarray:
+        with fft.set_backend("scipy", only=True):  # this library may be SciPy's backend itself
+            return function(x, p.lengths, p.axes, norm, workers=threads)
+
+    return transform
 
 
 def _prepared(transform: Callable[[np.ndarray], np.ndarray], request: Request) -> Callable[[np.ndarray], np.ndarray]:

@@ -11,6 +11,7 @@ References
 from __future__ import annotations
 
 import operator
+import os
 from typing import Any
 
 import numpy as np
@@ -74,12 +75,11 @@ def _threads(workers: Any) -> int:
         count = operator.index(workers)
     except TypeError:
         raise ArgumentTypeError(f"workers must be a whole number, got {workers!r}") from None
-    have = _settings.available_threads()
-    if not -have <= count or count == 0:
-        raise ArgumentError(
-            f"workers={count} is not accepted; use 1 or more, or -{have} to -1 to count down from all {have}"
-        )
-    return count if count > 0 else count + 1 + have
+    have, all_of_them = _settings.available_threads(), os.cpu_count() or 1  # SciPy counts those it may not use as well
+    if not -max(have, all_of_them) <= count or count == 0:
+        said = "workers must not be zero" if count == 0 else f"workers value out of range; got workers={count}"
+        raise ArgumentError(f"{said}: use 1 or more, or -{all_of_them} to -1 to count down from all")
+    return count if count > 0 else max(count + 1 + have, 1)
 
 
 def _one_axis(kind: str, forward: bool, x: Any, n: Any, axis: Any, norm: Any, workers: Any, tol: Any) -> Any:
