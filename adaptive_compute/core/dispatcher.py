@@ -48,7 +48,7 @@ FAST_LIMIT = 4096  # calls that user functions keep under keys of their own
 class Explained(BaseException):
     """Raised instead of running while ``explain`` asks for the decision."""
 
-    def __init__(self, decision: Decision) -> None:
+    def __init__(self, decision: Any) -> None:
         super().__init__("explained")
         self.decision = decision
 
@@ -453,6 +453,8 @@ class Dispatcher:
             try:
                 function(*args, **kwargs)
             except Explained as explained:
+                if not isinstance(explained.decision, Decision):  # a pipeline tells how all of it is placed
+                    return explained.decision
                 state = _settings.current()
                 return replace(explained.decision, advice=advise(self.router, explained.decision, state))
         name = getattr(function, "__name__", repr(function))

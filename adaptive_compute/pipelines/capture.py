@@ -16,7 +16,6 @@ from typing import Any
 
 from ..core.array import kind_of
 from ..core.operations.nufft_plan import Plan
-from .stand_in import Unrecordable
 from .tree import Flat, Same, filled
 
 # Libraries whose functions depend on their arguments alone, and whose state is theirs.
@@ -49,11 +48,14 @@ class Captured:
     ----------
     opaque : str or None
         What cannot be watched, in words.
+    refused : str or None
+        Why a recording could not stand for the function.
     """
 
     def __init__(self, function: types.FunctionType) -> None:
         self.function = function
         self.opaque: str | None = None
+        self.refused: str | None = None
         self._slots: list[_Slot] = []
         self._trees: list[Callable[[], Any]] = []
         # By function: where its globals and its cells are found, a number among the trees or another function.
@@ -118,6 +120,9 @@ class Captured:
         names: dict[str, Any] = {}
         cells: dict[str, Any] = {}
         self._helpers[id(function)] = function, names, cells
+        assigned = _assigned(function.__code__)
+        if assigned is not None:
+            self.refused = f"{function.__name__} assigns to {assigned}, which is not its own"
         for default in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
             flat = Flat()
             flat.add(default)
@@ -193,13 +198,14 @@ class Captured:
         self.opaque = self.opaque or what
 
 
-def check_code(function: types.FunctionType) -> None:
-    """Refuse functions that assign to names outside themselves: a recording would do that once."""
-    for instruction in dis.get_instructions(function.__code__):
+def _assigned(code: types.CodeType) -> str | None:
+    """Return a name that is not the function's own and that it assigns to: a recording would do that once."""
+    for instruction in dis.get_instructions(code):
         if instruction.opname in ("STORE_GLOBAL", "DELETE_GLOBAL") or (
-            instruction.opname == "STORE_DEREF" and instruction.argval in function.__code__.co_freevars
+            instruction.opname == "STORE_DEREF" and instruction.argval in code.co_freevars
         ):
-            raise Unrecordable(f"it assigns to {instruction.argval}, which is not its own")
+            return instruction.argval
+    return None
 
 
 def _root(value: Any) -> str:

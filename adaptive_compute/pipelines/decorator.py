@@ -24,7 +24,7 @@ from ..core.errors import AdaptiveError, ArgumentError, DeviceError, SetAsideWar
 from ..core.registry import registry
 from ..core.settings import Settings
 from ..core.transfer import is_constant
-from .capture import Captured, check_code
+from .capture import Captured
 from .costs import Model
 from .execute import Kept, NodeFailed, Program
 from .explain import Placement
@@ -129,7 +129,7 @@ class Pipeline:
         state = _settings.current()
         if state.explaining:
             with _settings.explaining(False):
-                raise Explained(self.explain(*args, **kwargs))  # type: ignore[arg-type]
+                raise Explained(self.explain(*args, **kwargs))
         call = _Call(self, args, kwargs, state)
         if call.by_call is not None:
             return self.function(*args, **kwargs)
@@ -199,11 +199,11 @@ class Pipeline:
         >>> import numpy as np, adaptive_compute as ac
         >>> weights = np.ones(8)
         >>> scale = ac.pipeline(lambda x: x * weights, keep=True)
-        >>> scale(np.ones(8))[0]
+        >>> float(scale(np.ones(8))[0])
         1.0
         >>> weights[:] = 2
         >>> scale.refresh()
-        >>> scale(np.ones(8))[0]
+        >>> float(scale(np.ones(8))[0])
         2.0
         """
         with self._lock:
@@ -246,7 +246,8 @@ class Pipeline:
         recording, watched = _Recording(), self.captured()
         recorder = Recorder(watched.trusted())
         try:
-            check_code(self.function)
+            if watched.refused is not None:
+                raise Unrecordable(watched.refused)
             given = [
                 recorder.stand_in(describe(array), Source(ARGUMENT, place))
                 for place, array in enumerate(call.arguments)

@@ -245,6 +245,10 @@ class StandIn:
 
     # Operations
 
+    def detach(self) -> Any:
+        """Return the array itself: nothing is differentiated while it is recorded."""
+        return self
+
     def conj(self) -> Any:
         """Return the complex conjugate."""
         return elementwise.conj(self)
@@ -261,13 +265,13 @@ class StandIn:
         """The imaginary part."""
         return elementwise.imag(self)
 
-    def sum(self, axis: Any = None, keepdims: bool = False) -> Any:
+    def sum(self, axis: Any = None, keepdims: bool = False, *, dim: Any = None, keepdim: bool = False) -> Any:
         """Return the sum over axes."""
-        return self._reduced(reduce.sum, axis, keepdims)
+        return self._reduced(reduce.sum, axis if dim is None else dim, keepdims or keepdim)
 
-    def mean(self, axis: Any = None, keepdims: bool = False) -> Any:
+    def mean(self, axis: Any = None, keepdims: bool = False, *, dim: Any = None, keepdim: bool = False) -> Any:
         """Return the mean over axes."""
-        return self._reduced(reduce.mean, axis, keepdims)
+        return self._reduced(reduce.mean, axis if dim is None else dim, keepdims or keepdim)
 
     def max(self, axis: Any = None, keepdims: bool = False) -> Any:
         """Return the largest value over axes."""
@@ -278,8 +282,9 @@ class StandIn:
         return self._reduced(reduce.min, axis, keepdims)
 
     def _reduced(self, function: Any, axis: Any, keepdims: bool) -> Any:
-        if self._torch:
-            raise Unrecordable(f"it calls torch's .{function.__name__}; ac.{function.__name__} is recorded")
+        indexed = function in (reduce.max, reduce.min) and axis is not None
+        if self._torch and (indexed or not self.operand.dtype.startswith(("float", "complex"))):
+            raise Unrecordable(f"torch's .{function.__name__} gives something else than ac.{function.__name__} here")
         return function(self, axis, keepdims)
 
     def __invert__(self) -> Any:
@@ -307,14 +312,18 @@ def function_named(name: str) -> Callable[..., Any]:
     return getattr(elementwise, {"conjugate": "conj", "rint": "round"}.get(name, name))
 
 
+# What torch and NumPy promote to the same dtype.
+_PROMOTED_ALIKE = ({"float32", "complex64"}, {"float64", "complex128"})
+
+
 def _checked(stand_in: StandIn, other: Any) -> None:
     """Refuse what torch gives another dtype than NumPy does, by whose rules expressions go."""
     operands = [x.operand for x in (stand_in, other) if isinstance(x, StandIn)]
     if kind_of(other) is not None and not isinstance(other, StandIn):
         operands.append(describe(other))
-    if any(o.kind == "torch" for o in operands) and (
-        len({o.dtype for o in operands}) > 1 or operands[0].dtype.startswith(("int", "uint", "bool"))
-    ):
+    dtypes = {o.dtype for o in operands}
+    alike = any(dtypes <= same for same in _PROMOTED_ALIKE) or (len(dtypes) == 1 and "float" in dtypes.copy().pop())
+    if any(o.kind == "torch" for o in operands) and not alike:
         raise Unrecordable("an operator joins torch tensors whose result has another dtype by NumPy's rules")
 
 

@@ -208,7 +208,7 @@ def test_threads_share_a_pipeline():
             try:
                 for result, i in zip(function(*arrays), recipe.outputs):
                     np.testing.assert_allclose(result, values[i], rtol=1e-12)
-            except BaseException as error:  # noqa: BLE001 - told by the main thread
+            except BaseException as error:
                 wrong.append(error)
 
     with machine(), warnings.catch_warnings():
