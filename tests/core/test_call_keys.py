@@ -12,6 +12,8 @@ from adaptive_compute.core.dispatcher import dispatcher
 
 CALLS = {
     "fft": ac.fft,
+    "fft2": ac.fft2,
+    "rfftn": lambda x: ac.rfftn(x, (3, 5), (1, 0), "ortho"),
     "sum": lambda x: ac.sum(x, axis=0),
     "evaluate": lambda x: ac.evaluate("2*x + sin(x)", x=x),
     "attention": lambda x: ac.attention(x, x, x, mask=ac.Causal()),
@@ -24,7 +26,11 @@ def exact(name, x):
     if name == "attention":
         scores = np.where(np.tri(len(x), dtype=bool), np.exp(x @ x.T / np.sqrt(x.shape[1])), 0)
         return scores / scores.sum(1, keepdims=True) @ x
-    return {"fft": np.fft.fft, "sum": lambda x: x.sum(0), "evaluate": lambda x: 2 * x + np.sin(x)}[name](x)
+    if name == "rfftn":
+        return np.fft.rfftn(x, (3, 5), (1, 0), "ortho")
+    return {"fft": np.fft.fft, "fft2": np.fft.fft2, "sum": lambda x: x.sum(0), "evaluate": lambda x: 2 * x + np.sin(x)}[
+        name
+    ](x)
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -38,6 +44,22 @@ def test_a_repeated_call_asks_no_router_and_is_right(name, kind, monkeypatch):
     found = CALLS[name](kind(second))
     assert type(found) is type(kind(second))
     assert np.allclose(np.asarray(found), exact(name, second), rtol=1e-12)
+
+
+def test_a_known_transform_excuses_no_argument_of_another_type():
+    x = np.ones((4, 4))
+    for _ in range(2):
+        ac.fftn(x)
+        ac.fftn(x, (2, 2), (0, 1))
+        ac.fft(x, 2, 1)
+    with pytest.raises(TypeError, match="axis must be a whole number"):
+        ac.fft(x, None, None)
+    with pytest.raises(TypeError, match="s must be a sequence of whole numbers"):
+        ac.fftn(x, (2.0, 2), (0, 1))
+    with pytest.raises(TypeError, match="axes must be a sequence of whole numbers"):
+        ac.fftn(x, (2, 2), (0, 1.0))
+    assert ac.fftn(x, [2, 2], [0, 1]).shape == (2, 2)
+    assert ac.fftn(x, 2, 1).shape == ac.fft(x, 2, 1).shape == (4, 2)
 
 
 @pytest.mark.parametrize("kind", [torch.from_numpy, lambda x: x], ids=["torch", "numpy"])

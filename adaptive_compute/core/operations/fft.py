@@ -118,8 +118,29 @@ def _one_axis(kind: str, forward: bool, x: Any, n: Any, axis: Any, norm: Any, wo
 
 
 def _several_axes(kind: str, forward: bool, x: Any, s: Any, axes: Any, norm: Any, workers: Any, tol: Any) -> Any:
-    """Run a transform over several axes, the last of which is the real one where there is one."""
-    x = _operand(x, kind)
+    """Run a transform over several axes, the last of which is the real one where there is one.
+
+    As for one axis, a call on a plain array that was made before goes straight to its plan.
+    """
+    key: tuple[Any, ...] | None = None
+    known = call_key(x)
+    if known is not None:
+        key = (
+            "n", kind, forward, known, s, _types(s), axes, _types(axes), norm, workers, type(workers), tol, type(tol),
+            _settings.current(),
+        )  # fmt: skip
+        try:
+            call = dispatcher.fast[key]
+        except KeyError:
+            pass
+        except TypeError:  # a list, say, which is as good as a tuple but cannot be hashed
+            key = None
+        else:
+            try:
+                return call(x)
+            except (MemoryError, DeviceError):
+                pass
+    given, x = x, _operand(x, kind)
     scale = _scale(norm, forward)
     lengths = None if s is None else _sequence(s, "s")
     if axes is not None:
@@ -143,7 +164,11 @@ def _several_axes(kind: str, forward: bool, x: Any, s: Any, axes: Any, norm: Any
     if kind == "c2r" and lengths is None:
         full[-1] = 2 * (full[-1] - 1)
     params = FFTParams(kind, forward, tuple(_length(n, "each length in s") for n in full), tuple(indices), scale)
-    return _run(params, x, workers, tol, None)
+    return _run(params, x, workers, tol, key if x is given else None)
+
+
+def _types(value: Any) -> Any:
+    return tuple(map(type, value)) if type(value) is tuple else type(value)
 
 
 def _sequence(value: Any, name: str) -> list[int]:
