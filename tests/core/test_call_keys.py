@@ -13,7 +13,7 @@ from adaptive_compute.core.dispatcher import dispatcher
 CALLS = {
     "fft": ac.fft,
     "fft2": ac.fft2,
-    "rfftn": lambda x: ac.rfftn(x, (3, 5), (1, 0), "ortho"),
+    "fftn": lambda x: ac.fftn(x, (3, 5), (1, 0), "ortho"),
     "sum": lambda x: ac.sum(x, axis=0),
     "evaluate": lambda x: ac.evaluate("2*x + sin(x)", x=x),
     "attention": lambda x: ac.attention(x, x, x, mask=ac.Causal()),
@@ -26,8 +26,8 @@ def exact(name, x):
     if name == "attention":
         scores = np.where(np.tri(len(x), dtype=bool), np.exp(x @ x.T / np.sqrt(x.shape[1])), 0)
         return scores / scores.sum(1, keepdims=True) @ x
-    if name == "rfftn":
-        return np.fft.rfftn(x, (3, 5), (1, 0), "ortho")
+    if name == "fftn":
+        return np.fft.fftn(x, (3, 5), (1, 0), "ortho")
     return {"fft": np.fft.fft, "fft2": np.fft.fft2, "sum": lambda x: x.sum(0), "evaluate": lambda x: 2 * x + np.sin(x)}[
         name
     ](x)
