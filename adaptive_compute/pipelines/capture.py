@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import dis
+import operator
 import types
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -32,15 +33,6 @@ _IMPURE = frozenset((
 DEEPEST = 8  # helpers that call helpers
 
 
-class _Slot:
-    """A place where the function finds code or a module, and what was there."""
-
-    __slots__ = ("read", "thing")
-
-    def __init__(self, read: Callable[[], Any]) -> None:
-        self.read, self.thing = read, read()
-
-
 class Captured:
     """Everything that a function reads, found once from its code.
 
@@ -56,7 +48,9 @@ class Captured:
         self.function = function
         self.opaque: str | None = None
         self.refused: str | None = None
-        self._slots: list[_Slot] = []
+        # Where code and modules are found, and what was there: a scope and a name in it, or a cell.
+        self._named: list[tuple[dict[str, Any], str, Any]] = []
+        self._celled: list[tuple[types.CellType, Any]] = []
         self._trees: list[Callable[[], Any]] = []
         # By function: where its globals and its cells are found, a number among the trees or another function.
         self._helpers: dict[int, tuple[types.FunctionType, dict[str, Any], dict[str, Any]]] = {}
@@ -66,13 +60,19 @@ class Captured:
     def is_current(self) -> bool:
         """Tell whether what was found to be code and modules still is the same."""
         try:
-            return all(slot.read() is slot.thing for slot in self._slots)
-        except (KeyError, ValueError, AttributeError):
+            for scope, name, thing in self._named:
+                if scope[name] is not thing:
+                    return False
+            for cell, thing in self._celled:
+                if cell.cell_contents is not thing:
+                    return False
+        except (KeyError, ValueError):
             return False
+        return True
 
     def read(self, flat: Flat) -> Any:
         """Read every array and plain value, and return the form of them all."""
-        form = tuple(flat.add(read()) for read in self._trees)
+        form = tuple([flat.add(read()) for read in self._trees]) if self._trees else ()
         return (*form, *(Same(plan._directions) for plan in self.plans)) if self.plans else form
 
     def trusted(self) -> set[int]:
@@ -132,7 +132,7 @@ class Captured:
         for name in sorted(used):
             if name in function.__globals__:
                 scope = function.__globals__
-                self._take(name, lambda scope=scope, name=name: scope[name], names, used, depth)  # type: ignore[misc]
+                self._take(name, partial(operator.getitem, scope, name), (scope, name), names, used, depth)
             elif name in _IMPURE and hasattr(builtins, name):
                 self._open(f"{name}()")
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
@@ -141,29 +141,29 @@ class Captured:
             except ValueError:
                 self._open(f"{name}, which is not assigned yet")
                 continue
-            self._take(name, lambda cell=cell: cell.cell_contents, cells, used, depth)  # type: ignore[misc]
+            self._take(name, partial(getattr, cell, "cell_contents"), cell, cells, used, depth)
 
     def _take(
-        self, name: str, read: Callable[[], Any], places: dict[str, Any], used: frozenset[str], depth: int
+        self, name: str, read: Callable[[], Any], place: Any, places: dict[str, Any], used: frozenset[str], depth: int
     ) -> None:
         """Watch one name, by what it stands for now."""
         value = read()
         inner = getattr(value, "function", None) if type(value).__name__ == "Pipeline" else value
         if isinstance(inner, types.FunctionType) and _root(inner) not in PURE:
-            self._slots.append(_Slot(read))
+            self._watch(place, value)
             if depth >= DEEPEST:
                 self._open(f"{name}, called too deep")
                 return
             places[name] = inner
             self._visit(inner, depth + 1)
         elif isinstance(value, types.ModuleType):
-            self._slots.append(_Slot(read))
+            self._watch(place, value)
             self._take_module(value, used, depth)
         elif isinstance(value, Plan):
-            self._slots.append(_Slot(read))
+            self._watch(place, value)
             self.plans.append(value)
         elif callable(value) and kind_of(value) is None and _root(value) in PURE and not isinstance(value, partial):
-            self._slots.append(_Slot(read))
+            self._watch(place, value)
             owner = getattr(value, "__self__", None)
             if getattr(value, "__name__", "") in _IMPURE or not isinstance(owner, (types.ModuleType, type(None))):
                 self._open(f"{name}()")
@@ -177,6 +177,12 @@ class Captured:
                 return
             places[name] = len(self._trees)
             self._trees.append(read)
+
+    def _watch(self, place: Any, value: Any) -> None:
+        if isinstance(place, tuple):
+            self._named.append((*place, value))
+        else:
+            self._celled.append((place, value))
 
     def _take_module(self, module: types.ModuleType, used: frozenset[str], depth: int) -> None:
         root = module.__name__.partition(".")[0]

@@ -16,6 +16,8 @@ from .views import native_kind
 
 VIEW_SECONDS = {"cpu": 1e-6, "cuda": 3e-6}  # what NumPy and torch take for a view, about
 VIEW_ELSEWHERE = 2e-4  # a copy, and the submission that makes it
+# A link that was not measured, where a device is asked for all the same: one that makes moving nothing the best.
+UNMEASURED, UNMEASURED_RATE = 1e-4, 5e9
 MEMORY_SHARE = 0.75  # of a device's memory that values may fill together; plans and pools have the rest
 EXACT_DEVICES = 4  # up to so many, the cheapest way to reach several is found by trying every one
 
@@ -122,8 +124,8 @@ class Model:
             for a, source in enumerate(devices):
                 for b, target in enumerate(devices):
                     legs = router.legs(source, target, nbytes)
-                    if a != b and len(legs) == 1 and legs[0] is not None:
-                        found[a][b] = legs[0]
+                    if a != b and len(legs) == 1:
+                        found[a][b] = UNMEASURED + nbytes / UNMEASURED_RATE if legs[0] is None else legs[0]
             self._edges[nbytes] = found
         return found
 

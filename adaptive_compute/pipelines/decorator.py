@@ -10,7 +10,7 @@ import types
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, update_wrapper
 from pathlib import Path
 from typing import Any, overload
@@ -56,22 +56,42 @@ class _Recording:
         self.where: str | None = None
 
 
+_ARRAYS = frozenset((np.ndarray,))
+
+
 class _Call:
     """One call, looked at: the arrays that it is given and that the function reads, and the key of all the rest."""
 
+    by_call: str | None
+    opaque: str | None
     __slots__ = ("args", "arguments", "by_call", "captured", "key", "kwargs", "opaque", "state")
 
     def __init__(self, pipeline: Pipeline, args: tuple[Any, ...], kwargs: dict[str, Any], state: Settings) -> None:
         self.args, self.kwargs, self.state = args, kwargs, state
-        flat, read = Flat(), Flat()
-        form = flat.add(args), flat.add(kwargs) if kwargs else None
-        watched = pipeline.captured()
-        seen = watched.read(read)
-        self.arguments, self.captured = flat.arrays, read.arrays
-        self.opaque = None if flat.opaque is None else f"an argument is a {type(flat.opaque).__name__}"
-        self.by_call: str | None = None
-        metas = tuple([self._meta(array) for array in (*self.arguments, *self.captured)])
-        fixed = tuple([pipeline.keep or unchanging(array) for array in self.captured])
+        self.by_call = self.opaque = None
+        self.arguments: Sequence[Any]
+        form: Any
+        if not kwargs and _ARRAYS.issuperset(map(type, args)):
+            form, self.arguments = len(args), args
+        else:
+            flat = Flat()
+            form, self.arguments = (flat.add(args), flat.add(kwargs)), flat.arrays
+            if flat.opaque is not None:
+                self.opaque = f"an argument is a {type(flat.opaque).__name__}"
+        read = Flat()
+        seen = pipeline.captured().read(read)
+        if read.opaque is not None:  # where there was a plain value, there is something else now
+            pipeline.forget_captured()
+            read = Flat()
+            seen = pipeline.captured().read(read)
+        self.captured = read.arrays
+        metas: Any = tuple([call_key(array) for array in self.arguments])
+        fixed: Any = None
+        if read.arrays:
+            metas += tuple([call_key(array) for array in read.arrays])
+            fixed = tuple([pipeline.keep or unchanging(array) for array in read.arrays])
+        if None in metas:
+            metas = tuple([self._meta(array) for array in (*self.arguments, *self.captured)])
         self.key = state, form, seen, metas, fixed
 
     def _meta(self, array: Any) -> Any:
@@ -136,7 +156,12 @@ class Pipeline:
         recording = self._recording(call)
         program = recording.program
         if program is None or program.failed is not None:
-            result = self.function(*args, **kwargs)
+            try:
+                result = self.function(*args, **kwargs)
+            except BaseException:
+                self._recordings.pop(call.key, None)  # what stopped the recording may have been the same
+                self._captured = None
+                raise
             self._tell(recording)
             return result
         try:
@@ -145,9 +170,9 @@ class Pipeline:
             cause = failed.__cause__
             program.failed = f"{failed} failed with {type(cause).__name__}: {cause}"
         else:
-            return filled(recording.result, iter(values))
+            return values[0] if type(recording.result) is StandIn else filled(recording.result, iter(values))
         warnings.warn(
-            f"kernel {program.failed}; the placement of pipeline {self.name} is set aside for these operands and its "
+            f"{program.failed}; the placement of pipeline {self.name} is set aside for these operands and its "
             "calls run one by one instead",
             SetAsideWarning,
             stacklevel=2,
@@ -212,6 +237,10 @@ class Pipeline:
             self._kept.clear()
             self._captured = None
 
+    def forget_captured(self) -> None:
+        """Look anew at what the function reads, at the next call."""
+        self._captured = None
+
     def captured(self) -> Captured:
         """Return what the function reads besides its arguments, found anew where its code or helpers changed."""
         found = self._captured
@@ -255,7 +284,7 @@ class Pipeline:
             read = [
                 recorder.stand_in(describe(array), Source(CAPTURED, place)) for place, array in enumerate(call.captured)
             ]
-            recorder.graph.constant.update(s.number for s, fixed in zip(read, call.key[4]) if fixed)
+            recorder.graph.constant.update(s.number for s, fixed in zip(read, call.key[4] or ()) if fixed)
             function, stand_ins = watched.rebuilt(read), iter(given)
             recording.result = function(*filled(call.args, stand_ins), **filled(call.kwargs, stand_ins))
             outputs = Flat()
@@ -290,7 +319,7 @@ class Pipeline:
         program = self._programs.get(key)
         if program is not None and program.profile is dispatcher.router.profile:
             return program
-        model = Model(dispatcher, fused(recorder.graph, dispatcher))
+        model = Model(dispatcher, fused(recorder.graph.pruned(), dispatcher))
         placed = place(model)
         if placed is None:
             raise MemoryError("no placement fits the memory of the devices")

@@ -14,9 +14,10 @@ from ..core.errors import DeviceError
 from ..core.settings import Settings, changed
 from ..core.transfer import move
 from .costs import Model, Option
-from .graph import ARGUMENT, CAPTURED, CONSTANT, NUMBER, Node
+from .graph import NUMBER, SOURCES, Node
 from .place import Placed, last_uses
 
+WORTH_FORGETTING = 1 << 16  # bytes
 Step = Callable[[list[Any]], None]
 
 
@@ -43,10 +44,7 @@ class Kept:
 
 
 class NodeFailed(Exception):  # noqa: N818 - what it says, with the error that caused it
-    """A kernel of a program ran out of memory or lost its device."""
-
-    def __init__(self, kernel: str, device: str) -> None:
-        super().__init__(f"{kernel} on {device}")
+    """A step of a program ran out of memory or lost its device."""
 
 
 class Program:
@@ -61,6 +59,8 @@ class Program:
         self._dispatcher, self._kept, self._log = dispatcher, kept, log
         self._graph = model.graph
         self._steps: list[Step] = []
+        self._labels: dict[int, str] = {}  # by a step's identity: what to call it where it fails
+        self._inputs: list[list[tuple[int, int]]] = [[] for _ in SOURCES]  # by kind: register and place
         self._registers: dict[tuple[int, int], int] = {}  # (value, place) -> register
         self._kinds: dict[tuple[int, int], str] = {}
         self._needed = model.needed(placed.options)
@@ -76,11 +76,15 @@ class Program:
     def run(self, arguments: Sequence[Any], captured: Sequence[Any], constants: Sequence[Any], numbers: Any) -> Any:
         """Run the steps and return the outputs, in order."""
         registers: list[Any] = [None] * len(self._registers)
-        given = {ARGUMENT: arguments, CAPTURED: captured, CONSTANT: constants, NUMBER: numbers}
-        for register, kind, place in self._inputs:
-            registers[register] = given[kind][place]
-        for step in self._steps:
-            step(registers)
+        for values, inputs in zip((arguments, captured, constants, numbers), self._inputs):
+            for register, place in inputs:
+                registers[register] = values[place]
+        step = None
+        try:
+            for step in self._steps:
+                step(registers)
+        except (MemoryError, DeviceError) as error:
+            raise NodeFailed(self._labels.get(id(step), "a step")) from error
         return [registers[register] for register in self._outputs]
 
     # Compiling
@@ -91,10 +95,10 @@ class Program:
 
     def _compile(self) -> None:
         graph, model = self._graph, self.model
-        self._inputs = []
         for v, source in graph.sources.items():
             place = 0 if source.kind == NUMBER else model.homes[v]
-            self._inputs.append((self._register(v, place, graph.values[v].kind), source.kind, source.place))
+            register = self._register(v, place, graph.values[v].kind)
+            self._inputs[SOURCES.index(source.kind)].append((register, source.place))
         last = last_uses(graph, self.placed.order)
         outputs = frozenset(graph.outputs)
         for step, index in enumerate(self.placed.order):
@@ -107,8 +111,13 @@ class Program:
             for v in gone:
                 if v in outputs:
                     self._bring(v, model.homes[v])
-            dead = [r for (v, place), r in self._registers.items() if v in gone and
-                    not (v in outputs and place == model.homes[v])]  # fmt: skip
+            # What is small is not worth a step: it goes when the run ends.
+            large = {v for v in gone if model.nbytes[v] >= WORTH_FORGETTING}
+            dead = [
+                register
+                for (v, place), register in self._registers.items()
+                if v in large and not (v in outputs and place == model.homes[v])
+            ]
             if dead:
                 self._steps.append(_forget(dead))
         self._outputs = [self._output(v) for v in graph.outputs]
@@ -159,7 +168,7 @@ class Program:
         def step(registers: list[Any]) -> None:
             registers[put] = carry(registers[get])
 
-        return _guarded(step, "transfer", device)
+        return self._labelled(step, f"the transfer to {device}")
 
     def _call(self, node: Node, option: Option) -> Step:
         graph, place = self._graph, option.place
@@ -184,7 +193,12 @@ class Program:
         put = [self._register(v, place, first.kind) for v in node.results]
         entry = self._dispatcher.entry
         entry(request, state)  # plans now, so that what cannot be planned fails before anything has run
-        return _guarded(_caller(entry, request, state, registers, put), option.kernel.name, option.device)
+        step = _caller(entry, request, state, registers, put)
+        return self._labelled(step, f"kernel {option.kernel.name} on {option.device}")
+
+    def _labelled(self, step: Step, label: str) -> Step:
+        self._labels[id(step)] = label
+        return step
 
     def _view(self, node: Node, option: Option) -> Step:
         (v,), (result,) = node.operands, node.results
@@ -265,15 +279,3 @@ def _forget(dead: Sequence[int]) -> Step:
             registers[register] = None
 
     return step
-
-
-def _guarded(step: Step, kernel: str, device: str) -> Step:
-    """Let a lack of memory or a lost device say which kernel met it."""
-
-    def guarded(registers: list[Any]) -> None:
-        try:
-            step(registers)
-        except (MemoryError, DeviceError) as error:
-            raise NodeFailed(kernel, device) from error
-
-    return guarded

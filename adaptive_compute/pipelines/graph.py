@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from ..core.array import Operand
@@ -11,7 +11,7 @@ from ..core.settings import Settings, threads
 from .views import View
 
 # Where a value that no operation gives comes from.
-ARGUMENT, CAPTURED, CONSTANT, NUMBER = "argument", "captured", "constant", "number"
+SOURCES = ARGUMENT, CAPTURED, CONSTANT, NUMBER = "argument", "captured", "constant", "number"
 
 
 class Source(NamedTuple):
@@ -70,6 +70,15 @@ class Graph:
         if source is not None:
             self.sources[len(self.values) - 1] = source
         return len(self.values) - 1
+
+    def pruned(self) -> Graph:
+        """Return the graph without what no output needs."""
+        wanted, kept = set(self.outputs), []
+        for node in reversed(self.nodes):
+            if not wanted.isdisjoint(node.results):
+                kept.append(node)
+                wanted.update(v for v in node.operands if v is not None)
+        return replace(self, nodes=kept[::-1])
 
     def request(self, node: Node, operands: tuple[Operand | None, ...] | None = None) -> Request:
         """Return a node as a request, its operands by default where they are when the function runs call by call."""
