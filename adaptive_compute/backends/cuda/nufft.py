@@ -216,6 +216,8 @@ class PointsPlan(memory.GuardedPlan):
                     for setting in reversed(mine):
                         if same(setting.known, points):
                             self._free.remove(setting)
+                            if same is _same and setting.known is not None:  # these are known from now on
+                                setting.known = setting.known._replace(tensors=points, versions=_versions(points))
                             return setting, True
                 if self._count < self.most and not any(setting.known is None for setting in mine):
                     self._count += 1
