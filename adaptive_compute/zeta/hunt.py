@@ -1,0 +1,216 @@
+"""The hunt: block after block of verified zeros, over threads, with checkpoints."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .. import using
+from . import blocks as _blocks
+from . import turing
+from .blocks import Block, Height
+from .checkpoint import Checkpoint
+from .probe import HIGHEST
+
+
+def _height(value: Any, name: str) -> Height:
+    try:
+        exact = Decimal(value)
+    except (TypeError, ValueError, ArithmeticError):
+        raise ValueError(f"{name} must be a number, got {value!r}") from None
+    if not exact.is_finite() or not turing.FIRST <= exact <= Decimal(HIGHEST):
+        raise ValueError(f"{name} must be from {turing.FIRST} to {HIGHEST:g}, got {value}")
+    return Height.of(exact)
+
+
+def _threads(threads: int | None) -> int:
+    if threads is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+        raise ValueError(f"threads must be a whole number from 1 on, got {threads!r}")
+    return threads
+
+
+class _Pool:
+    """Threads of which each computes with one thread."""
+
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads, "zeta")
+
+    def map(self, function: Callable, items: Iterable) -> Iterator:
+        return self._pool.map(_alone(function), items)
+
+    def submit(self, function: Callable, item: Any) -> Any:
+        return self._pool.submit(_alone(function), item)
+
+    def __enter__(self) -> _Pool:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _alone(function: Callable) -> Callable:
+    def call(item: Any) -> Any:
+        with using(threads=1):
+            return function(item)
+
+    return call
+
+
+def zeros(
+    t0: Any, t1: Any, *, checkpoint: str | os.PathLike[str] | None = None, threads: int | None = None,
+    block: int = _blocks.ZEROS,
+) -> Iterator[Block]:  # fmt: skip
+    """Find and verify every zero of zeta on the critical line between two heights, block by block.
+
+    Parameters
+    ----------
+    t0, t1 : float, int, str or Decimal
+        The range, ``t0 <= t < t1``; 14 to 1e13. Numbers are taken to their last digit.
+    checkpoint : path-like, optional
+        Folder to keep each block in as soon as it is done. A folder of the same run goes on where it stopped.
+    threads : int, optional
+        Threads to compute with; default all. The result does not depend on it.
+    block : int
+        Zeros of a block, about; at least 1000.
+
+    Yields
+    ------
+    Block
+        In order. ``block.base + block.offsets`` are the zeros' heights; ``block.verified`` tells whether none is
+        missing, and ``block.open`` what is not known otherwise.
+
+    Raises
+    ------
+    ValueError
+        If the range is empty, reversed or out of bounds.
+    CheckpointError
+        If the folder holds another run or a block that was changed, which it names.
+
+    Notes
+    -----
+    The guarantee is of floating point: the zeros are sign changes of Z beyond an error budget that adds up the bounds
+    of the transform, of rounding and of the Riemann-Siegel remainder, and their number is closed by Turing's method.
+    It is not the rigour of interval arithmetic. Each zero is good to some 1e-9 at 1e9 and 1e-8 at 1e12, where its
+    spacing is common; in a close pair the error grows as the slope of Z falls.
+
+    Examples
+    --------
+    >>> from adaptive_compute import zeta
+    >>> [round(block.base + t, 6) for block in zeta.zeros(14, 30) for t in block.offsets]
+    [14.134725, 21.02204, 25.010858]
+    """
+    first, last = _height(t0, "t0"), _height(t1, "t1")
+    if last.over(first.base) <= first.offset:
+        raise ValueError(f"t1 must be above t0, got t0={t0} and t1={t1}")
+    if not isinstance(block, int) or isinstance(block, bool) or block < 1000:
+        raise ValueError(f"block must be a whole number from 1000 on, got {block!r}")
+    count = _threads(threads)
+    store = None
+    if checkpoint is not None:
+        store = Checkpoint(checkpoint, {
+            "t0": str(first), "t1": str(last), "block": block,
+        })  # fmt: skip
+    return _hunt(_blocks.plan(first, last, block), store, count)
+
+
+def _hunt(plan: list[tuple[Height, Height]], store: Checkpoint | None, threads: int) -> Iterator[Block]:
+    done = 0
+    if store is not None:
+        for found in store.blocks():
+            if done == len(plan) or (found.first, found.last) != plan[done]:
+                raise ValueError(f"block {done} of {store.folder} is not of this run")
+            yield found
+            done += 1
+    if done == len(plan):
+        return
+    with _Pool(threads) as pool:
+        closing = pool.submit(_blocks.closing, plan[done][0])
+        for number in range(done, len(plan)):
+            first, last = plan[number]
+            following = pool.submit(_blocks.closing, last)
+            found = _blocks.work(number, first, last, partial(_results, closing, following), pool.map)
+            closing = following
+            if store is not None:
+                store.append(found)
+            yield found
+
+
+def _results(*closings: Any) -> tuple[Any, Any]:
+    return closings[0].result(), closings[1].result()
+
+
+@dataclass
+class Summary:
+    """What a run has found so far.
+
+    Attributes
+    ----------
+    zeros : int
+        Found, in all blocks.
+    verified : bool
+        True while every block is.
+    open_blocks : list of dict
+        Number, range and reason of each block that is not.
+    """
+
+    t0: str = ""
+    t1: str = ""
+    zeros: int = 0
+    blocks: int = 0
+    verified: bool = True
+    open_blocks: list[dict[str, Any]] | None = None
+    error: float = 0.0
+
+    def add(self, block: Block) -> None:
+        """Count a block in."""
+        self.open_blocks = self.open_blocks or []
+        self.t0 = self.t0 or str(block.first)
+        self.t1 = str(block.last)
+        self.zeros += len(block.offsets)
+        self.blocks += 1
+        self.error = max(self.error, block.error)
+        if not block.verified:
+            self.verified = False
+            self.open_blocks.append(
+                {"block": block.number, "t0": str(block.first), "t1": str(block.last), "reason": block.open}
+            )
+
+    def __str__(self) -> str:
+        if not self.blocks:
+            return "nothing computed"
+        if self.verified:
+            return (
+                f"verified to {self.t1}: {self.zeros} zeros from {self.t0} on, all simple and on the line within the "
+                f"stated floating-point error budget ({self.error:.1e} in Z)"
+            )
+        places = "; ".join(f"{o['t0']} to {o['t1']}: {o['reason']}" for o in self.open_blocks or [])
+        return f"{self.zeros} zeros found from {self.t0} to {self.t1}, NOT all verified: open are {places}"
+
+
+def zeros_array(found: Iterable[Block]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the zeros of blocks as whole bases and offsets: ``base + offset`` without rounding.
+
+    Returns
+    -------
+    bases : ndarray of int64
+        The height's whole part.
+    offsets : ndarray of float64
+        The rest, in [0, 1).
+    """
+    bases, offsets = [], []
+    for block in found:
+        whole = np.floor(block.offsets)
+        bases.append(block.base + whole.astype(np.int64))
+        offsets.append(block.offsets - whole)
+    if not bases:
+        return np.empty(0, np.int64), np.empty(0)
+    return np.concatenate(bases), np.concatenate(offsets)

@@ -1,0 +1,207 @@
+"""Zeros from samples: sign changes on the grid, close pairs between its points, and each zero's place.
+
+Between two grid points Z is a polynomial of degree 11 whose coefficients are a fixed matrix times the samples around:
+the matrix is the least-squares interpolant of everything whose frequency is at most that of Z, so its error (some
+1e-12 of the largest sample near) is known from the frequencies alone. A zero is only ever reported between two points
+at which Z has different signs, each by more than the error budget.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from .spectral import MARGIN, Samples
+
+TAPS = 20  # samples that a cell's polynomial is made of
+DEGREE = 11
+CHUNK = 1024  # cells worked on at a time: their polynomials stay in the cache
+OVERSAMPLING = 4.0
+NARROWEST = 3.2  # oversampling that the interpolant is made for, so that the density's growth in a window is covered
+
+
+@lru_cache(maxsize=1)
+def interpolant() -> tuple[np.ndarray, float]:
+    """Return the matrix (TAPS, DEGREE + 1) from samples to a cell's polynomial in x, -1..1, and its relative error.
+
+    The error: the largest absolute error over all frequencies in the band, of a signal of magnitude one, times
+    sqrt(2 TAPS) as samples of a sum of many frequencies may add up.
+    """
+    band = math.pi / NARROWEST
+    w = band * np.cos(math.pi * (np.arange(96) + 0.5) / 96)
+    taps = np.arange(TAPS) - (TAPS // 2 - 1)
+    basis = np.exp(1j * np.outer(w, taps))
+    nodes = np.cos(math.pi * (np.arange(DEGREE + 1) + 0.5) / (DEGREE + 1))
+    wanted = np.exp(1j * np.outer(w, (nodes + 1) / 2))
+    weights = np.linalg.lstsq(
+        np.vstack([basis.real, basis.imag]), np.vstack([wanted.real, wanted.imag]), rcond=1e-14
+    )[0]  # fmt: skip
+    to_power = np.polynomial.chebyshev.cheb2poly
+    chebyshev = np.polynomial.chebyshev.chebfit(nodes, weights.T, DEGREE)
+    matrix = np.stack([to_power(np.concatenate([column, np.zeros(1)]))[: DEGREE + 1] for column in chebyshev.T])
+    x = np.linspace(-1, 1, 41)
+    powers = x ** np.arange(DEGREE + 1)[:, None]
+    w = np.linspace(-band, band, 201)
+    error = np.abs(np.exp(1j * np.outer(w, taps)) @ (matrix @ powers) - np.exp(1j * np.outer(w, (x + 1) / 2)))
+    return matrix, float(error.max())
+
+
+@dataclass(frozen=True)
+class Found:
+    """Zeros of one window.
+
+    Attributes
+    ----------
+    offsets : ndarray of float64
+        Heights over the window's base, in order.
+    doubtful : tuple of float
+        Offsets of the grid points whose sign could not be told within the error budget.
+    """
+
+    offsets: np.ndarray
+    doubtful: tuple[float, ...]
+
+
+def _polynomials(values: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """Return the cells' polynomials, shape (DEGREE + 1, cells)."""
+    around = np.lib.stride_tricks.sliding_window_view(values, TAPS)[cells - (TAPS // 2 - 1)]
+    return interpolant()[0].T @ around.T
+
+
+def _evaluate(p: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return values and slopes of the polynomials."""
+    value, slope = p[-1].copy(), p[-1].copy()
+    value *= x
+    value += p[-2]
+    for row in p[-3::-1]:
+        slope *= x
+        slope += value
+        value *= x
+        value += row
+    return value, slope
+
+
+def _roots(p: np.ndarray, low: np.ndarray, high: np.ndarray, sign: np.ndarray) -> np.ndarray:
+    """Return the roots between ``low``, where the values' sign is ``sign``, and ``high``, where it is the other one.
+
+    Newton's steps, kept between the ends; an end moves to each point tried, so that the bracket always holds. Most
+    cells need four steps; those that need more go on by themselves.
+    """
+    a, b = _evaluate(p, low)[0], _evaluate(p, high)[0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        x = (low * b - high * a) / (b - a)
+    x = np.where((x > low) & (x < high), x, (low + high) / 2)
+    low, high = low.copy(), high.copy()
+    left = np.arange(len(x))
+    roots = x.copy()
+    noise = 1e-15 * np.abs(p).max(0)
+    for step in range(64):
+        value, slope = _evaluate(p, x)
+        same = (value > 0) == (sign > 0)
+        np.copyto(low, x, where=same)
+        np.copyto(high, x, where=~same)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            tried = x - value / slope
+        following = np.where((tried > low) & (tried < high), tried, (low + high) / 2)
+        np.copyto(following, x, where=np.abs(value) <= noise)
+        moved = np.abs(following - x)
+        x = following
+        if step >= 2:
+            going = moved > 1e-11
+            roots[left] = x
+            if not going.any():
+                break
+            left, x, low, high, sign, p = left[going], x[going], low[going], high[going], sign[going], p[:, going]
+            noise = noise[going]
+    return roots
+
+
+def zeros(samples: Samples, every: bool = False) -> Found:
+    """Find a window's zeros.
+
+    Parameters
+    ----------
+    samples : Samples
+    every : bool
+        Look for close pairs in every cell, instead of those alone in which Z seems to turn.
+
+    Returns
+    -------
+    Found
+    """
+    v = samples.values
+    end = len(v) - MARGIN
+    inner = v[MARGIN:end]
+    doubtful = np.flatnonzero(np.abs(inner) <= samples.error)
+    positive = inner > 0
+    change = positive[1:] != positive[:-1]
+    crossing = np.flatnonzero(change) + MARGIN
+    places = []
+    for at in range(0, len(crossing), CHUNK):
+        cells = crossing[at : at + CHUNK]
+        ends = np.ones(len(cells))
+        roots = _roots(_polynomials(v, cells), -ends, ends, np.sign(v[cells]))
+        places.append(cells - MARGIN + (roots + 1) / 2)
+    turning = np.flatnonzero(~change if every else _dips(v, MARGIN, end) & ~change) + MARGIN
+    chunks = (turning[at : at + CHUNK] for at in range(0, len(turning), CHUNK))
+    places += [_pairs(v, chunk, samples.error) for chunk in chunks]
+    found = np.sort(np.concatenate(places)) if places else np.empty(0)
+    return Found(samples.first + found * samples.step, tuple((samples.first + doubtful * samples.step).tolist()))
+
+
+def _dips(v: np.ndarray, first: int, end: int) -> np.ndarray:
+    """Tell for the cells from ``first`` to ``end - 1`` where |Z| falls at the beginning and rises at the end.
+
+    The slopes are differences over five points, with some of the value allowed against them: what is told too often
+    costs a little time, what is missed leaves the block's count short, and then every cell is looked at.
+    """
+    count = end - first
+    slope = 8 * (v[first + 1 : end + 1] - v[first - 1 : end - 1]) - (v[first + 2 : end + 2] - v[first - 2 : end - 2])
+    slope *= np.sign(v[first:end])  # above zero: away from zero
+    size = np.abs(v[first:end])
+    return (slope[: count - 1] < 0.3 * size[: count - 1]) & (slope[1:] > -0.3 * size[1:])
+
+
+def _pairs(v: np.ndarray, cells: np.ndarray, error: float) -> np.ndarray:
+    """Return the zeros, two each, of the cells in which Z dips through zero and back."""
+    p = _polynomials(v, cells)
+    sign = np.sign(v[cells])
+    # The lowest of the values along the cell, then Newton's steps on the slope around it.
+    x = np.linspace(-1, 1, 17)
+    along = sign * (p.T @ x ** np.arange(DEGREE + 1)[:, None]).T
+    at = x[along.argmin(0)]
+    slopes = p[1:] * np.arange(1, DEGREE + 1)[:, None]
+    for _ in range(6):
+        value, slope = _evaluate(slopes, at)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            step = np.nan_to_num(value / slope)
+        at = np.clip(at - np.clip(step, -0.125, 0.125), -1, 1)
+    deep = sign * _evaluate(p, at)[0] < -error
+    if not deep.any():
+        return np.empty(0)
+    p, at, sign, cells = p[:, deep], at[deep], sign[deep], cells[deep]
+    ends = np.ones(len(at))
+    first, second = _roots(p, -ends, at, sign), _roots(p, at, ends, -sign)
+    return np.concatenate([cells - MARGIN + (first + 1) / 2, cells - MARGIN + (second + 1) / 2])
+
+
+def values(samples: Samples, offsets: np.ndarray) -> np.ndarray:
+    """Evaluate Z between the samples.
+
+    Parameters
+    ----------
+    samples : Samples
+    offsets : ndarray of float64
+        Heights over the samples' base, within the window.
+
+    Returns
+    -------
+    ndarray of float64
+        With the samples' error and some 1e-12 of the largest sample near.
+    """
+    place = (offsets - samples.first) / samples.step
+    cells = np.clip(np.floor(place).astype(int), 0, len(samples.values) - 2 * MARGIN - 2)
+    return _evaluate(_polynomials(samples.values, cells + MARGIN), 2 * (place - cells) - 1)[0]
