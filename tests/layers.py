@@ -34,7 +34,8 @@ RULES = {
     "backends": _rule("core", "backends", libraries=NUMPY),  # base.py: what every backend stands on
     "pipelines": _rule("core", "backends", "pipelines", libraries=NUMPY),  # backends: base.py, for the types alone
     "integrations": _rule("core", "face", "integrations"),
-    "cli": _rule("core", "face", "cli"),
+    "cli": _rule("core", "face", "report", "cli"),
+    "report": _rule("core", "face", "report"),  # what a profile says, as a page
     "shaders": _rule(libraries=frozenset()),
     "nn": _rule("face", "nn"),
     "lm": _rule("face", "nn", "lm"),
