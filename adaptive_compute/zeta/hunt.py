@@ -105,7 +105,7 @@ def zeros(
     Examples
     --------
     >>> from adaptive_compute import zeta
-    >>> [round(block.base + t, 6) for block in zeta.zeros(14, 30) for t in block.offsets]
+    >>> [round(block.base + t, 6) for block in zeta.zeros(14, 30) for t in block.offsets.tolist()]
     [14.134725, 21.02204, 25.010858]
     """
     first, last = _height(t0, "t0"), _height(t1, "t1")

@@ -18,7 +18,8 @@ from .spectral import MARGIN, Samples
 
 TAPS = 20  # samples that a cell's polynomial is made of
 DEGREE = 11
-CHUNK = 1024  # cells worked on at a time: their polynomials stay in the cache
+PIECE = 1024  # columns of a product: BLAS does so few in the calling thread
+CHUNK = 16384  # cells worked on at a time: fewer, and threads wait for each other's Python
 OVERSAMPLING = 4.0
 NARROWEST = 3.2  # oversampling that the interpolant is made for, so that the density's growth in a window is covered
 
@@ -67,8 +68,11 @@ class Found:
 
 def _polynomials(values: np.ndarray, cells: np.ndarray) -> np.ndarray:
     """Return the cells' polynomials, shape (DEGREE + 1, cells)."""
-    around = np.lib.stride_tricks.sliding_window_view(values, TAPS)[cells - (TAPS // 2 - 1)]
-    return interpolant()[0].T @ around.T
+    views, matrix = np.lib.stride_tricks.sliding_window_view(values, TAPS), interpolant()[0].T
+    p = np.empty((DEGREE + 1, len(cells)))
+    for at in range(0, len(cells), PIECE):
+        np.matmul(matrix, views[cells[at : at + PIECE] - (TAPS // 2 - 1)].T, out=p[:, at : at + PIECE])
+    return p
 
 
 def _evaluate(p: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -144,7 +144,7 @@ def _smooth_remainder(window: Window, center: int, s: np.ndarray) -> np.ndarray:
     return horner(np.polynomial.chebyshev.cheb2poly(series), y)
 
 
-def windows(base: int, first: float, last: float, zeros: int = 16384) -> list[Window]:
+def windows(base: int, first: float, last: float, zeros: int = 32768) -> list[Window]:
     """Cut a range of heights into windows: at each change of N, and into parts of about as many zeros as told.
 
     Parameters
