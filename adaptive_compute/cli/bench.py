@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .output import AsJson, print_json, print_table
+from .output import AsJson, note, print_json, print_table
 from .profile import progress
 
 app = typer.Typer(no_args_is_help=True, help="Check this library's own claims on this machine.")
@@ -23,24 +23,34 @@ ROUNDS, CALLS = 200, 50
 def regret_command(
     seed: Seed = 0,
     count: Annotated[int, typer.Option("--count", metavar="N", min=1, help="Requests to judge.")] = 100,
+    home: Annotated[
+        list[str] | None,
+        typer.Option("--home", metavar="PLACE", help="Where operands are: a device, or 'mixed DEVICE'. Repeatable."),
+    ] = None,
     op: Annotated[
         list[str] | None, typer.Option("--op", metavar="NAME", help="Only this operation; may be repeated.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Time every candidate on sizes that were not profiled: time of the chosen kernel / time of the fastest one."""
+    """Time every candidate on sizes that were not profiled: time of the chosen kernel / time of the fastest one.
+
+    Beside it the same for simple rules: always the CPU, always the GPU, and the best size threshold there is.
+    """
     from ..core.dispatcher import dispatcher
     from ..core.errors import ProfileError
     from ..core.regret import regret
+    from ..report.stored import keep
 
     if not dispatcher.profile.sections:
         raise ProfileError("there is no valid profile to judge; `adaptive profile` measures one")
     with progress() as report:
-        result = regret(dispatcher, count=count, seed=seed, operations=op or None, report=report)
+        result = regret(dispatcher, count=count, seed=seed, operations=op or None, homes=home or None, report=report)
     if as_json:
         print_json(result.as_dict())
     else:
         print(result)
+    if not (op or home):  # part of the operations or places is no judgement of the profile
+        note(f"kept in {keep(dispatcher.profile_path(), dispatcher.profile, result.as_dict())} for `adaptive report`")
 
 
 @app.command("overhead")

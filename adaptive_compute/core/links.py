@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .array import kind_named
 from .profile import Link
 from .registry import Registry
+from .timing import typical
 
 if TYPE_CHECKING:
     from ..backends.base import Backend
@@ -61,26 +62,35 @@ def _fit_link(times: dict[int, float]) -> Link:
     return Link(max(times[smallest] - smallest / bandwidth, 0.0), bandwidth, points)
 
 
-def views(registry: Registry, chosen: Collection[str]) -> dict[str, float]:
-    """Measure what viewing a host array as another kind costs; this also loads the libraries of those kinds."""
-    found: dict[str, float] = {}
-    base = np.ones(4)
-    for name in {k.native for operation in chosen for k in registry.kernels(operation) if k.device == "cpu"}:
-        if name == "numpy":
-            continue
-        kind = kind_named(name)
-        try:
-            other = kind.from_numpy(base)
-        except ImportError:
-            continue  # its kernels say so themselves when they are asked whether they support a request
-        for label, function, value in (
-            (f"numpy->{name}", kind.from_numpy, base), (f"{name}->numpy", kind.to_numpy, other),
-        ):  # fmt: skip
-            samples = []
-            for _ in range(7):
-                start = time.perf_counter()
-                for _ in range(200):
-                    function(value)
-                samples.append((time.perf_counter() - start) / 200)
-            found[label] = statistics.median(samples)
-    return found
+class Views:
+    """What viewing a host array as another kind costs, measured several times: a machine's speed drifts.
+
+    Making one also loads the libraries of those kinds.
+    """
+
+    def __init__(self, registry: Registry, chosen: Collection[str]) -> None:
+        self._calls: dict[str, tuple[Callable[[Any], Any], Any]] = {}
+        self._samples: dict[str, list[float]] = {}
+        base = np.ones(4)
+        for name in {k.native for operation in chosen for k in registry.kernels(operation) if k.device == "cpu"}:
+            if name == "numpy":
+                continue
+            kind = kind_named(name)
+            try:
+                other = kind.from_numpy(base)
+            except ImportError:
+                continue  # its kernels say so themselves when they are asked whether they support a request
+            self._calls[f"numpy->{name}"] = kind.from_numpy, base
+            self._calls[f"{name}->numpy"] = kind.to_numpy, other
+
+    def sample(self) -> None:
+        """Time each view once more."""
+        for label, (function, value) in self._calls.items():
+            start = time.perf_counter()
+            for _ in range(100):
+                function(value)
+            self._samples.setdefault(label, []).append((time.perf_counter() - start) / 100)
+
+    def seconds(self) -> dict[str, float]:
+        """Return what each view takes."""
+        return {label: typical(samples)[0] for label, samples in self._samples.items()}

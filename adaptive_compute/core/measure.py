@@ -14,7 +14,7 @@ import numpy as np
 
 from .curve import Measurement
 from .errors import ArgumentError
-from .links import links, peer, views
+from .links import Views, links, peer
 from .operation import Operation, Request
 from .operations import operations as all_operations
 from .profile import Profile, Section
@@ -39,6 +39,8 @@ LARGEST_SHARE = 0.1  # seconds for the samples of one kernel at one point
 # References use NumPy's matrix products, whose threads go on spinning for some 25 ms and would slow down what is timed
 # next; so several points are checked together, and timed together after that.
 SETTLE, TURNS = 0.03, 2
+
+__all__ = ["Progress", "measure", "relocated"]
 
 
 class Progress(NamedTuple):
@@ -107,7 +109,7 @@ def measure(
                 profile.sections[target].peers[source] = peer(backend, source, target)
             except (*FAILURES, MemoryError) as error:
                 broken[target] = f"{type(error).__name__} on its link from {source}: {error}"
-    profile.views = views(registry, chosen)
+    views = Views(registry, chosen)
     rng = np.random.default_rng(0)
     groups = ordered([known[name] for name in chosen], quick, rng)
     total = left = sum(len(group.requests) for group in groups)
@@ -115,8 +117,9 @@ def measure(
     for group in groups:
         if report is not None:
             report(Progress(total - left, total, group.operation.name))
+        views.sample()
+        run.group(group, left)
         left -= len(group.requests)
-        run.group(group, left + len(group.requests))
     waiting = run.waiting
     run.waiting, left = [], sum(len(group.requests) for group in waiting)
     run.ledger.late = dict.fromkeys(run.ledger.late, 0)
@@ -125,6 +128,8 @@ def measure(
         left -= len(group.requests)
     if report is not None:
         report(Progress(total, total, "done"))
+    views.sample()
+    profile.views = views.seconds()
     profile.facts = {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - start, 1),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...core.operation import Request
+from ...core.operation import Features, Request
 from ...core.operations.reduce_rule import ReduceParams, result_dtype
 from ...core.program import WORKING
 from ...core.transfer import counters
@@ -18,6 +18,8 @@ from .pool import quiet, share
 
 TILE = 1 << 16  # elements: with its temporary it fits a core's cache
 NARROW = 1 << 10  # elements of a kept inner axis in one tile, so that the tile spans many of the reduced one
+TORCH_SHARED = 1 << 15  # values from which on torch shares a reduction out among threads (ATen's GRAIN_SIZE)
+APART = 3.0  # octaves between what is shared out and what is not, in a time model
 RUN = 64  # values that one accumulator adds up at most, where the reduced axis is not the innermost
 
 
@@ -198,6 +200,12 @@ class TorchReduce(Kernel):
         if not p.axes:
             return "torch reads no axes as all axes"
         return needs("torch")
+
+    def features(self, request: Request) -> Features:
+        # From so many values on torch wakes its threads, which costs as much as several thousand values do.
+        found = request.operation.features(request)
+        shared = request.threads > 1 and request.first.size >= TORCH_SHARED
+        return found._replace(at=(*found.at, APART if shared else 0.0))
 
     def plan(self, request: Request) -> Plan:
         return TorchReducePlan(request)
