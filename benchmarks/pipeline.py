@@ -41,16 +41,19 @@ def say(text: str) -> None:
 
 
 def in_turn(calls: Mapping[str, Callable[[], Any]], seconds: float, least: int = 5, most: int = 201) -> dict[str, Any]:
-    """Time calls in turn, the first two rounds dropped, for about so long; return every sample."""
+    """Time calls in turn, the first round dropped, for about so long and at least three rounds; return every sample."""
     samples: dict[str, list[float]] = {name: [] for name in calls}
-    end = time.perf_counter() + seconds
-    for turn in range(most + 2):
+    begin = time.perf_counter()
+    for turn in range(most + 1):
         for name, call in calls.items():
             start = time.perf_counter()
-            call()
-            if turn > 1:
+            kept = call()
+            if turn:
                 samples[name].append(time.perf_counter() - start)
-        if time.perf_counter() > end and turn >= least + 1:
+            del kept
+        if turn == 0 and time.perf_counter() - begin > seconds / least:
+            least = 3
+        if time.perf_counter() - begin > seconds and turn >= least:
             break
     return samples
 
@@ -178,7 +181,7 @@ def solver(eps: float, steps: int) -> Any:
 
 def gradients(seconds: float) -> dict[str, Any]:
     found = {}
-    for points, side in ((100_000, 128), (400_000, 256), (1_000_000, 512)):
+    for points, side in ((100_000, 128), (300_000, 256), (1_000_000, 512)):
         px, py = RNG.uniform(-np.pi, np.pi, (2, points)).astype(np.float32)
         weights = RNG.uniform(0.5, 1.5, points).astype(np.float32) / points
         b = (RNG.standard_normal((side, side)) + 1j * RNG.standard_normal((side, side))).astype(np.complex64)
@@ -346,23 +349,30 @@ def fusing() -> dict[str, Any]:
     return found
 
 
-def profiled(path: str | None, budget: float) -> dict[str, Any]:
+def _measured(profile: Profile, device: str, operation: str) -> bool:
+    return device in profile.sections and bool(profile.sections[device].kernels.get(operation))
+
+
+def profiled(path: str | None, budget: float, backends: str) -> dict[str, Any]:
     """Use the profile of a file where it holds for this machine, else measure what is needed."""
     profile = None
+    registry = dispatcher.registry
+    wanted = [d for d in registry.devices() if not backends or d.partition(":")[0] in backends.split(",")]
     if path:
         try:
             profile = Profile.load(Path(path))
-            registry = dispatcher.registry
             here = {d: registry.backend_of(d).validators(d) for d in registry.devices() if d in profile.sections}
             profile.validate(here)
-            if profile.stale or not profile.sections:
-                say(f"the profile in {path} does not hold: {profile.stale}")
+            lacking = [f"{o} on {d}" for d in wanted for o in OPERATIONS if not _measured(profile, d, o)]
+            if lacking:
+                say(f"the profile in {path} does not hold or lacks {', '.join(lacking)}: {profile.stale}")
                 profile = None
         except ProfileError as error:
             say(str(error))
     source = path if profile else f"measured within {budget} s"
     if profile is None:
-        profile = measure(dispatcher.registry, operations=OPERATIONS, quick=True, budget=budget)
+        chosen = backends.split(",") if backends else None
+        profile = measure(registry, operations=OPERATIONS, backends=chosen, quick=True, budget=budget)
     dispatcher.use_profile(profile)
     say(f"profile: {source}: {list(profile.sections)}")
     return {"source": Path(path).name if profile and source == path else source, "devices": list(profile.sections)}
@@ -377,6 +387,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--profile", help="file of a profile to use")
     parser.add_argument("--budget", type=float, default=20.0, help="seconds for a profile where none is given")
+    parser.add_argument("--backends", default="", help="backends to profile, by default all")
     parser.add_argument("--count", type=int, default=50, help="random functions")
     parser.add_argument("--seconds", type=float, default=10.0, help="for each part, about")
     parser.add_argument("--only", default="convolution,gradients,random", help="parts to run")
@@ -392,7 +403,7 @@ def main() -> None:
     }
     only = options.only.split(",")
     if {"convolution", "gradients", "random"} & set(only):
-        record["profile"] = profiled(options.profile, options.budget)
+        record["profile"] = profiled(options.profile, options.budget, options.backends)
     record["machine"]["gpu"] = gpu_name()
     parts: dict[str, Callable[[], Any]] = {
         "convolution": lambda: convolution(options.seconds), "gradients": lambda: gradients(options.seconds),

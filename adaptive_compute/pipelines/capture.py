@@ -15,21 +15,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from ..core.array import kind_of
 from ..core.operations.nufft_plan import Plan
-from .tree import Flat, Same, filled
+from .tree import IMPURE, PURE, Flat, Same, filled, is_pure, plain_function
 
-# Libraries whose functions depend on their arguments alone, and whose state is theirs.
-PURE = frozenset((
-    "adaptive_compute", "numpy", "math", "cmath", "operator", "functools", "itertools", "scipy", "torch", "typing",
-    "collections", "dataclasses", "builtins", "__future__", "enum",
-))  # fmt: skip
-# Names by which functions of these libraries give something else every time, or read the world.
-_IMPURE = frozenset((
-    "random", "rand", "randn", "randint", "default_rng", "seed", "normal", "uniform", "input", "open", "load", "memmap",
-    "fromfile", "empty", "empty_like", "eval", "exec", "globals", "locals", "vars", "getattr", "__import__",
-    "import_module", "next",
-))  # fmt: skip
 DEEPEST = 8  # helpers that call helpers
 
 
@@ -73,6 +61,8 @@ class Captured:
     def read(self, flat: Flat) -> Any:
         """Read every array and plain value, and return the form of them all."""
         form = tuple([flat.add(read()) for read in self._trees]) if self._trees else ()
+        if flat.functions and any(id(function) not in self._helpers for function in flat.functions):
+            flat.opaque = flat.functions
         return (*form, *(Same(plan._directions) for plan in self.plans)) if self.plans else form
 
     def trusted(self) -> set[int]:
@@ -82,9 +72,8 @@ class Captured:
 
     def rebuilt(self, arrays: Iterable[Any]) -> Callable[..., Any]:
         """Return the function with other arrays in the places of those that it reads."""
-        rest = iter(arrays)
-        values = [filled(read(), rest) for read in self._trees]
         made: dict[int, types.FunctionType] = {}
+        values: list[Any] = []
 
         def build(function: types.FunctionType) -> types.FunctionType:
             found = made.get(id(function))
@@ -112,11 +101,21 @@ class Captured:
                         continue
             return new
 
+        # Functions in tuples, lists and dicts may read other trees, so all trees are there before any is rebuilt.
+        given = list(arrays)
+        rest = iter(given)
+        values += [filled(read(), rest) for read in self._trees]
+        rest = iter(given)
+        for place, read in enumerate(self._trees):
+            values[place] = filled(read(), rest, build)
+        made.clear()
         return build(self.function)
 
     def _visit(self, function: types.FunctionType, depth: int) -> None:
         if id(function) in self._helpers:
             return
+        if depth >= DEEPEST:
+            self._open(f"{function.__name__}, called too deep")
         names: dict[str, Any] = {}
         cells: dict[str, Any] = {}
         self._helpers[id(function)] = function, names, cells
@@ -126,14 +125,14 @@ class Captured:
         for default in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
             flat = Flat()
             flat.add(default)
-            if flat.arrays or flat.opaque is not None:
+            if flat.arrays or flat.functions or flat.opaque is not None:
                 self._open(f"the default values of {function.__name__}")
         used = _names_of(function.__code__)
         for name in sorted(used):
             if name in function.__globals__:
                 scope = function.__globals__
                 self._take(name, partial(operator.getitem, scope, name), (scope, name), names, used, depth)
-            elif name in _IMPURE and hasattr(builtins, name):
+            elif name in IMPURE and hasattr(builtins, name):
                 self._open(f"{name}()")
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
             try:
@@ -148,27 +147,21 @@ class Captured:
     ) -> None:
         """Watch one name, by what it stands for now."""
         value = read()
-        inner = getattr(value, "function", None) if type(value).__name__ == "Pipeline" else value
-        if isinstance(inner, types.FunctionType) and _root(inner) not in PURE:
+        if isinstance(value, types.ModuleType):
             self._watch(place, value)
-            if depth >= DEEPEST:
-                self._open(f"{name}, called too deep")
-                return
-            places[name] = inner
-            self._visit(inner, depth + 1)
-        elif isinstance(value, types.ModuleType):
-            self._watch(place, value)
-            self._take_module(value, used, depth)
+            self._take_module(value, used)
         elif isinstance(value, Plan):
             self._watch(place, value)
             self.plans.append(value)
-        elif callable(value) and kind_of(value) is None and _root(value) in PURE and not isinstance(value, partial):
+        elif is_pure(value):
             self._watch(place, value)
-            owner = getattr(value, "__self__", None)
-            if getattr(value, "__name__", "") in _IMPURE or not isinstance(owner, (types.ModuleType, type(None))):
-                self._open(f"{name}()")
         elif isinstance(value, type):
+            self._watch(place, value)
             self._open(f"{name}, a class")
+        elif (inner := plain_function(value)) is not None:
+            self._watch(place, value)
+            places[name] = inner
+            self._visit(inner, depth + 1)
         else:
             flat = Flat()
             flat.add(value)
@@ -177,6 +170,8 @@ class Captured:
                 return
             places[name] = len(self._trees)
             self._trees.append(read)
+            for function in flat.functions:
+                self._visit(function, depth + 1)
 
     def _watch(self, place: Any, value: Any) -> None:
         if isinstance(place, tuple):
@@ -184,10 +179,10 @@ class Captured:
         else:
             self._celled.append((place, value))
 
-    def _take_module(self, module: types.ModuleType, used: frozenset[str], depth: int) -> None:
+    def _take_module(self, module: types.ModuleType, used: frozenset[str]) -> None:
         root = module.__name__.partition(".")[0]
         if root in PURE:
-            impure = sorted(used & _IMPURE)
+            impure = sorted(used & IMPURE)
             if impure and root in ("numpy", "torch", "scipy"):
                 self._open(f"{module.__name__}'s {impure[0]}")
             return
@@ -195,7 +190,7 @@ class Captured:
             flat = Flat()
             value = getattr(module, name)
             flat.add(value)
-            if flat.opaque is not None or flat.arrays:
+            if flat.opaque is not None or flat.arrays or flat.functions:
                 self._open(f"{module.__name__}.{name}")
             else:
                 self._trees.append(lambda name=name: getattr(module, name))  # type: ignore[misc]
@@ -212,11 +207,6 @@ def _assigned(code: types.CodeType) -> str | None:
         ):
             return instruction.argval
     return None
-
-
-def _root(value: Any) -> str:
-    module = getattr(value, "__module__", None) or type(value).__module__
-    return str(module).partition(".")[0]
 
 
 def _names_of(code: types.CodeType) -> frozenset[str]:

@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 from ..backends.base import Kernel
 from ..core.dispatcher import Dispatcher
+from ..core.operation import Request
 from ..core.router import Candidate, Decision
+from ..core.settings import Settings
 from .graph import Graph, Node
 from .views import native_kind
 
@@ -37,6 +39,27 @@ class Option(NamedTuple):
     returns: bool = False
 
 
+class Decisions:
+    """What the router says of each node, asked once."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._known: dict[tuple[Request, Settings], Decision] = {}
+
+    def of(self, graph: Graph, node: Node) -> Decision:
+        """Return the decision for a node; raises what the call would raise where nothing may run it."""
+        key = graph.request(node), node.state
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._dispatcher.decide(*key)
+        return found
+
+    def greedy_seconds(self, graph: Graph) -> float | None:
+        """Return the predicted time of a graph routed call by call; None where a part of it was not measured."""
+        totals = [self.of(graph, node).chosen.total_s for node in graph.nodes if node.operation is not None]
+        return None if None in totals else sum(t for t in totals if t is not None)
+
+
 class Model:
     """Everything that placement asks of a graph, as numbers.
 
@@ -52,12 +75,15 @@ class Model:
         Of each value; what never changes counts nothing, because a device keeps it.
     limits : list of float
         Bytes that the values on a device may take together.
+    greedy_seconds : float or None
+        Predicted time of the nodes routed one by one; None where a part of it was not measured.
     """
 
-    def __init__(self, dispatcher: Dispatcher, graph: Graph) -> None:
+    def __init__(self, dispatcher: Dispatcher, graph: Graph, decisions: Decisions | None = None) -> None:
         self.dispatcher, self.graph = dispatcher, graph
+        known = decisions or Decisions(dispatcher)
         self.decisions: list[Decision | None] = [
-            None if n.operation is None else dispatcher.decide(graph.request(n), n.state) for n in graph.nodes
+            None if n.operation is None else known.of(graph, n) for n in graph.nodes
         ]
         found = {"cpu": None, **{o.device: None for o in graph.values}}
         for decision in self.decisions:
@@ -68,6 +94,7 @@ class Model:
         self.nbytes = [o.nbytes for o in graph.values]
         self.limits = [self._limit(device) for device in self.devices]
         self.options = [self._options(n, d) for n, d in zip(graph.nodes, self.decisions)]
+        self.greedy_seconds = known.greedy_seconds(graph)
         self._trees: dict[tuple[int, int, int], tuple[float, tuple[tuple[int, int], ...]]] = {}
         self._edges: dict[int, list[list[float]]] = {}
 
@@ -189,12 +216,6 @@ class Model:
                 return None
             placement.append(same[0])
         return placement
-
-    @cached_property
-    def greedy_seconds(self) -> float | None:
-        """Predicted time of call-by-call routing; None where a part of it was not measured."""
-        totals = [d.chosen.total_s for d in self.decisions if d is not None]
-        return None if None in totals else sum(t for t in totals if t is not None)
 
 
 def _cheapest(edges: list[list[float]], origin: int, places: list[int]) -> tuple[float, tuple[tuple[int, int], ...]]:

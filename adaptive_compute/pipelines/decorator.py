@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
+import time
 import traceback
 import types
 import warnings
@@ -25,7 +26,7 @@ from ..core.registry import registry
 from ..core.settings import Settings
 from ..core.transfer import is_constant
 from .capture import Captured
-from .costs import Model
+from .costs import Decisions, Model
 from .execute import Kept, NodeFailed, Program
 from .explain import Placement
 from .fuse import fused
@@ -41,10 +42,11 @@ _PACKAGE = str(Path(__file__).resolve().parent.parent)
 class _Recording:
     """What is known of one signature: a program and what it is given besides the caller's arrays, or why there is none.
 
-    ``anew`` says why the function must be recorded in every call, or is None.
+    ``anew`` says why the function must be recorded in every call, or is None. Where that takes longer than the
+    placement saves, ``told`` is set and the calls run one by one without being recorded.
     """
 
-    __slots__ = ("anew", "constants", "numbers", "program", "reason", "result", "where")
+    __slots__ = ("anew", "constants", "numbers", "program", "reason", "result", "told", "where")
 
     def __init__(self) -> None:
         self.program: Program | None = None
@@ -54,6 +56,7 @@ class _Recording:
         self.anew: str | None = None
         self.reason: str | None = None
         self.where: str | None = None
+        self.told = False  # what there is to say is no reason for a warning
 
 
 _ARRAYS = frozenset((np.ndarray,))
@@ -76,8 +79,9 @@ class _Call:
         else:
             flat = Flat()
             form, self.arguments = (flat.add(args), flat.add(kwargs)), flat.arrays
-            if flat.opaque is not None:
-                self.opaque = f"an argument is a {type(flat.opaque).__name__}"
+            if flat.opaque is not None or flat.functions:
+                what = "function" if flat.opaque is None else type(flat.opaque).__name__
+                self.opaque = f"an argument is a {what}"
         read = Flat()
         seen = pipeline.captured().read(read)
         if read.opaque is not None:  # where there was a plain value, there is something else now
@@ -252,7 +256,7 @@ class Pipeline:
 
     def _recording(self, call: _Call) -> _Recording:
         recording = self._recordings.get(call.key)
-        if recording is not None and recording.anew is None and self._is_current(recording):
+        if recording is not None and (recording.anew is None or recording.told) and self._is_current(recording):
             return recording
         with self._lock:
             if self._generation != _generation[0]:
@@ -273,6 +277,7 @@ class Pipeline:
 
     def _record(self, call: _Call) -> _Recording:
         recording, watched = _Recording(), self.captured()
+        start = time.perf_counter()
         recorder = Recorder(watched.trusted())
         try:
             if watched.refused is not None:
@@ -302,6 +307,7 @@ class Pipeline:
             recorder.open = False
         if recording.reason is not None:
             return recording
+        elapsed = time.perf_counter() - start
         recording.constants, recording.numbers = recorder.constants, recorder.numbers
         recording.anew = watched.opaque and f"it reads {watched.opaque}, whose changes cannot be seen"
         if recording.anew is None and call.opaque is not None:
@@ -312,18 +318,29 @@ class Pipeline:
             recording.program = self._program(recorder, call.state)
         except (AdaptiveError, MemoryError, DeviceError) as error:
             recording.reason = f"{type(error).__name__}: {error}"
+            return recording
+        if recording.anew is not None and self._is_warm(call) and elapsed > recording.program.saves:
+            recording.reason = f"{recording.anew}, and recording it in every call would take longer than it saves"
+            recording.program, recording.told = None, True
         return recording
+
+    def _is_warm(self, call: _Call) -> bool:
+        """Tell whether a call like this one was recorded before, so that the time it took now is what it takes."""
+        return call.key in self._recordings
 
     def _program(self, recorder: Recorder, state: Settings) -> Program:
         key = recorder.graph.key(), id(dispatcher.profile)
         program = self._programs.get(key)
         if program is not None and program.profile is dispatcher.router.profile:
             return program
-        model = Model(dispatcher, fused(recorder.graph.pruned(), dispatcher))
+        decisions = Decisions(dispatcher)
+        by_call = decisions.greedy_seconds(recorder.graph)
+        model = Model(dispatcher, fused(recorder.graph.pruned(), decisions), decisions)
         placed = place(model)
         if placed is None:
             raise MemoryError("no placement fits the memory of the devices")
         program = Program(dispatcher, model, settled(model, placed), self._kept, state.transfers == "log")
+        program.by_call = by_call
         self._programs[key] = program
         while len(self._programs) > MOST:
             self._programs.popitem(last=False)
@@ -331,7 +348,7 @@ class Pipeline:
 
     def _tell(self, recording: _Recording) -> None:
         """Say once why a function is not recorded, and where."""
-        if recording.reason is None or recording.reason in self._told:
+        if recording.reason is None or recording.told or recording.reason in self._told:
             return
         self._told.add(recording.reason)
         place = f" ({recording.where})" if recording.where else ""

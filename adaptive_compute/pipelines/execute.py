@@ -64,14 +64,15 @@ class Program:
         self._registers: dict[tuple[int, int], int] = {}  # (value, place) -> register
         self._kinds: dict[tuple[int, int], str] = {}
         self._needed = model.needed(placed.options)
+        self.by_call: float | None = None  # predicted time of what was recorded, routed one by one
         self.failed: str | None = None  # why it is not run any more
         self.events: list[tuple[int, ...]] = []  # in order: (node,) that runs, or (value, from, to) that moves
         self._compile()
 
     @property
-    def size(self) -> int:
-        """Number of registers."""
-        return len(self._registers)
+    def saves(self) -> float:
+        """Predicted seconds that a run saves over the same calls routed one by one; 0 where nothing was measured."""
+        return 0.0 if self.by_call is None else max(self.by_call - self.placed.seconds, 0.0)
 
     def run(self, arguments: Sequence[Any], captured: Sequence[Any], constants: Sequence[Any], numbers: Any) -> Any:
         """Run the steps and return the outputs, in order."""

@@ -44,7 +44,7 @@ class Placement:
         self.exact = True
         if program is not None:
             self.exact = program.placed.exact
-            self.greedy_seconds = program.model.greedy_seconds
+            self.greedy_seconds = program.by_call
             measured = any(option.seconds for option in program.placed.options if option.kernel is not None)
             self.seconds = program.placed.seconds if measured else None
             self._draw(program)

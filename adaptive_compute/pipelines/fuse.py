@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from ..core.dispatcher import Dispatcher
 from ..core.errors import AdaptiveError, ExpressionError
 from ..core.expression import Node as Term
 from ..core.expression import make, ordered, scalar, variable
 from ..core.operations.elementwise_rule import FAMILY
+from .costs import Decisions
 from .graph import Graph, Node
 
 MOST_OPERANDS = 8  # arrays that one kernel reads
@@ -17,7 +17,7 @@ MOST_TERMS = 64  # operations of one expression
 _HALVES = frozenset(("float16", "bfloat16"))  # rounded between two calls, and not within one
 
 
-def fused(graph: Graph, dispatcher: Dispatcher) -> Graph:
+def fused(graph: Graph, decisions: Decisions) -> Graph:
     """Return a graph in which each element-wise node that feeds one other of the same shape is part of that one."""
     nodes: dict[int, Node] = dict(enumerate(graph.nodes))
     uses = Counter(v for node in graph.nodes for v in node.operands if v is not None)
@@ -44,7 +44,7 @@ def fused(graph: Graph, dispatcher: Dispatcher) -> Graph:
                 and (first.state, first.tol) == (node.state, node.tol)
             ):
                 joined = _joined(graph, first, node, value)
-                if joined is not None and _as_free(graph, dispatcher, first, node, joined):
+                if joined is not None and _as_free(graph, decisions, first, node, joined):
                     uses.subtract(v for v in (*first.operands, *node.operands) if v is not None)
                     uses.update(v for v in joined.operands if v is not None)
                     nodes[index] = joined
@@ -90,11 +90,11 @@ def _exchanged(root: Term, places: dict[int, int], fed: dict[int, Term]) -> Term
     return new[root]
 
 
-def _as_free(graph: Graph, dispatcher: Dispatcher, first: Node, second: Node, joined: Node) -> bool:
+def _as_free(graph: Graph, decisions: Decisions, first: Node, second: Node, joined: Node) -> bool:
     """Tell whether every device that runs both nodes runs the joined one too."""
 
     def devices(node: Node) -> set[str]:
-        return {c.device for c in dispatcher.decide(graph.request(node), node.state).candidates}
+        return {c.device for c in decisions.of(graph, node).candidates}
 
     try:
         return devices(first) & devices(second) <= devices(joined)

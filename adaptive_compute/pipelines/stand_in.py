@@ -17,6 +17,7 @@ from ..core.array import ArrayKind, Operand, describe, kind_of, register_kind
 from ..core.expression import UFUNCS
 from ..core.operation import Operation
 from ..core.operations import elementwise, reduce
+from ..core.transfer import is_constant
 from .graph import CONSTANT, NUMBER, Graph, Node, Source
 from .views import View, frozen
 
@@ -69,7 +70,7 @@ class Recorder:
         if place is None:
             self.constants.append(array)  # held, so that its identity stays its own
             place = self._places[id(array)] = self.graph.add(describe(array), Source(CONSTANT, len(self.constants) - 1))
-            if id(array) in self.trusted:
+            if id(array) in self.trusted or is_constant(array):
                 self.graph.constant.add(place)
             else:
                 self.watched = False
@@ -388,6 +389,7 @@ class StandInKind(ArrayKind):
     name = "stand-in"
     modules = ("adaptive_compute",)
     differentiable = True
+    numbers_apart = True
 
     def matches(self, kind: type) -> bool:
         return issubclass(kind, StandIn)

@@ -109,11 +109,13 @@ class Recipe(NamedTuple):
     outputs: tuple[int, ...]
     inputs: int
 
-    def __call__(self, *arrays: Any) -> Any:
-        values = list(arrays)
-        for params, operands in self.steps:
-            values.append(toy(params, *(values[i] for i in operands)))
-        return tuple(values[i] for i in self.outputs)
+
+def played(recipe: Recipe, *arrays: Any) -> Any:
+    """Run a random function, or record it."""
+    values = list(arrays)
+    for params, operands in recipe.steps:
+        values.append(toy(params, *(values[i] for i in operands)))
+    return tuple(values[i] for i in recipe.outputs)
 
 
 def random_recipe(rng: np.random.Generator, count: int, devices: int = 3, recent: int = 100) -> Recipe:

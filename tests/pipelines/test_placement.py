@@ -12,7 +12,7 @@ from adaptive_compute.core.dispatcher import dispatcher
 from adaptive_compute.pipelines.costs import Model
 from adaptive_compute.pipelines.place import place
 from adaptive_compute.pipelines.stand_in import Recorder
-from tests.pipelines.machine import DEVICES, Recipe, machine, random_recipe
+from tests.pipelines.machine import DEVICES, Recipe, machine, played, random_recipe
 
 BYTES = 8 * 1000
 
@@ -27,7 +27,7 @@ def recorded(recipe: Recipe, size: int = BYTES // 8):
         recorder.stand_in(Operand((size,), "float64", "cpu", "numpy"), Source(ARGUMENT, i))
         for i in range(recipe.inputs)
     ]
-    recorder.graph.outputs = tuple(x.number for x in recipe(*arrays))
+    recorder.graph.outputs = tuple(x.number for x in played(recipe, *arrays))
     return recorder.graph
 
 

@@ -13,7 +13,7 @@ from adaptive_compute.core.array import describe
 from adaptive_compute.core.dispatcher import dispatcher
 from adaptive_compute.core.errors import DeviceOutOfMemory, SetAsideWarning
 from adaptive_compute.core.profile import Profile
-from tests.pipelines.machine import ToyParams, machine, random_recipe, toy
+from tests.pipelines.machine import ToyParams, machine, played, random_recipe, toy
 from tests.simulated import SimArray
 
 FAR = ToyParams(0.5, (1.0, 1e-6, 1.0))  # fast on sim:0 alone
@@ -40,7 +40,7 @@ def test_random_functions_give_what_they_give_call_by_call(seed):
 
     @ac.pipeline
     def function(*arrays):
-        return recipe(*arrays)
+        return played(recipe, *arrays)
 
     with machine(1e-8, 1e-8, 1e-5, peer):
         for _ in range(2):
@@ -194,7 +194,7 @@ def test_threads_share_a_pipeline():
 
     @ac.pipeline
     def function(*arrays):
-        return recipe(*arrays)
+        return played(recipe, *arrays)
 
     wrong: list[object] = []
 
