@@ -10,7 +10,8 @@ import numpy as np
 from ...core import settings as _settings
 from ...core.array import ArrayKind, Operand, itemsize, register_kind
 from ...core.errors import ArgumentError, ArgumentTypeError, DtypeError, TransferDenied
-from .runtime import Memory, Runtime, runtime
+from .memory import Memory
+from .runtime import Runtime, runtime
 
 DTYPES = (
     "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "bfloat16", "float32",

@@ -18,8 +18,9 @@ from ...core.profile import TIMING_METHOD
 from ..base import Backend, Kernel
 from . import array as _array
 from . import tuning as _tuning
+from .kompute import installed
 from .limits import devices
-from .runtime import installed, opened_runtimes
+from .runtime import opened_runtimes
 
 # Rooms of this backend that offer kernels; each has a function ``kernels(device)``.
 ROOMS = ("elementwise", "reduce", "gather", "fft", "nufft", "attention")

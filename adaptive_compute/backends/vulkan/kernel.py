@@ -13,7 +13,8 @@ from ..base import Kernel, Plan
 from .array import VulkanArray
 from .limits import Limits, devices
 from .program import Program
-from .runtime import Runtime, State, runtime
+from .recording import State
+from .runtime import Runtime, runtime
 
 
 class VulkanKernel(Kernel):

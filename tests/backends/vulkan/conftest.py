@@ -37,8 +37,7 @@ def shrink(monkeypatch):
     def to(nbytes):
         shrunk = tuple(replace(found, buffer=nbytes) for found in kernel.devices())
         monkeypatch.setattr(kernel, "devices", lambda: shrunk)
-        monkeypatch.setattr(runtime("vulkan:0"), "limits", shrunk[0])
-        monkeypatch.setattr(runtime("vulkan:0"), "largest", nbytes)
+        monkeypatch.setattr(runtime("vulkan:0").pool, "limits", shrunk[0])
         ac.release()
 
     yield to

@@ -81,8 +81,8 @@ def test_without_the_loader():
 
 def test_an_empty_list_of_devices():
     empty = """
-    from adaptive_compute.backends.vulkan import runtime
-    runtime.devices = lambda: ()
+    from adaptive_compute.backends.vulkan import kompute
+    kompute.devices = lambda: ()
     """
     reason, _, error = run(textwrap.dedent(empty) + ASK).splitlines()
     assert reason == "Vulkan's loader finds no device: no driver is installed"

@@ -90,8 +90,8 @@ def test_the_driver_is_believed_where_it_tells():
 def test_without_room_nothing_is_asked_of_kompute(fresh, monkeypatch):
     free = fresh.take(1 << 16)
     fresh.release(free)
-    monkeypatch.setattr(fresh._room, "left", lambda: Left(SPARE, GIB, False))
-    monkeypatch.setattr(fresh, "_manager", None)  # any use of it would raise AttributeError
+    monkeypatch.setattr(fresh._kompute.room, "left", lambda: Left(SPARE, GIB, False))
+    monkeypatch.setattr(fresh._kompute, "manager", None)  # any use of it would raise AttributeError
     with pytest.raises(DeviceOutOfMemory, match=r"allocating 1048576 bytes: 1\.0 MiB asked for, 32\.0 MiB are left"):
         fresh.take(1 << 20)
     assert fresh.held_bytes() == 0, "the pool was emptied first"
@@ -101,7 +101,9 @@ def test_without_room_nothing_is_asked_of_kompute(fresh, monkeypatch):
 
 def test_room_that_the_pool_gives_back_is_used(fresh, monkeypatch):
     fresh.release(fresh.take(1 << 16))
-    monkeypatch.setattr(fresh._room, "left", lambda: Left(SPARE + (0 if fresh._free_bytes else GIB), GIB, False))
+    monkeypatch.setattr(
+        fresh._kompute.room, "left", lambda: Left(SPARE + (0 if fresh.pool._free_bytes else GIB), GIB, False)
+    )
     assert fresh.take(1 << 20).capacity == 1 << 20
 
 
@@ -112,7 +114,7 @@ def test_no_pipeline_is_built_without_room(monkeypatch):
     x = upload(np.arange(37, dtype=np.float32), DEVICE)
     with ac.using(device=DEVICE):
         ac.add(x, x)  # memory for the next result is in the pool then
-        monkeypatch.setattr(owner._room, "left", lambda: Left(SPARE - 1, GIB, False))
+        monkeypatch.setattr(owner._kompute.room, "left", lambda: Left(SPARE - 1, GIB, False))
         with pytest.raises(DeviceOutOfMemory, match="has no room"):
             ac.evaluate("x*x*x - x", x=x)
         monkeypatch.undo()

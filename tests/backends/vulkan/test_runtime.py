@@ -13,8 +13,10 @@ import pytest
 
 import adaptive_compute as ac
 from adaptive_compute.backends.vulkan import runtime as module
+from adaptive_compute.backends.vulkan.memory import size_class
 from adaptive_compute.backends.vulkan.program import Builder, spread_groups
-from adaptive_compute.backends.vulkan.runtime import Runtime, is_strict, runtime, size_class, strict
+from adaptive_compute.backends.vulkan.recording import BINDINGS, STRICT, is_strict, strict
+from adaptive_compute.backends.vulkan.runtime import Runtime, runtime
 from adaptive_compute.core.errors import (
     BackendUnavailable,
     DeviceLost,
@@ -112,10 +114,10 @@ def test_strict_submits_every_dependent_step_on_its_own_and_gives_the_same_bits(
 
 def test_the_environment_asks_for_strict_mode(monkeypatch):
     for value, expected in (("1", True), ("0", False), ("", False)):
-        monkeypatch.setenv(module.STRICT, value)
+        monkeypatch.setenv(STRICT, value)
         assert is_strict() is expected
     with strict(False):
-        monkeypatch.setenv(module.STRICT, "1")
+        monkeypatch.setenv(STRICT, "1")
         assert not is_strict()
 
 
@@ -171,7 +173,7 @@ def test_memory_given_back_is_used_again(fresh):
 
 
 def test_the_pool_keeps_to_its_budget_and_drops_the_largest_first(fresh):
-    fresh.budget = 1 << 20
+    fresh.pool.budget = 1 << 20
     small, large = fresh.take(1 << 16), fresh.take(3 << 19)  # with its staging twin, 3 MiB
     fresh.release(small)
     assert fresh.held_bytes() == 2 * small.capacity
@@ -197,7 +199,7 @@ def adder(tables: list[np.ndarray]):
 def test_tables_beyond_their_budget_go_but_never_those_of_the_program_itself(fresh):
     tables = [np.full(1024, n, np.uint32) for n in range(6)]
     made = [np.zeros(1024, np.uint32) for _ in tables]
-    fresh.table_budget = 3 * 4096
+    fresh.pool.table_budget = 3 * 4096
     for program in (adder(tables[:2]), adder(tables[2:])):
         results = made[: len(program.results)]
         for _ in range(2):
@@ -205,17 +207,17 @@ def test_tables_beyond_their_budget_go_but_never_those_of_the_program_itself(fre
             assert [int(r[0]) for r in results] == [int(t[0]) for t in program.tables]
             assert all((r == r[0]).all() for r in results)
         fresh.forget(program)
-    assert len(fresh._tables) == 4, "those of the last program, though they exceed the budget"
+    assert len(fresh.pool.tables) == 4, "those of the last program, though they exceed the budget"
     fresh.run_host(adder(tables[:1]), [], made[:1])
-    assert len(fresh._tables) <= 3
+    assert len(fresh.pool.tables) <= 3
 
 
 def test_what_was_recorded_on_memory_goes_with_it(fresh):
     program, out = copier(64), np.zeros(64, np.uint32)
     fresh.run_host(program, [out], [out])
-    assert len(fresh._bindings) == 1
+    assert len(fresh._recordings.bindings) == 1
     fresh.trim()
-    assert not fresh._bindings
+    assert not fresh._recordings.bindings
     fresh.run_host(program, [np.arange(64, dtype=np.uint32)], [out])
     assert out.tolist() == list(range(64))
 
@@ -278,14 +280,14 @@ def test_a_thousand_mixed_calls_in_four_threads_do_not_grow(opened):
     turns(0, 1)
     all_threads(5)
     gc.collect()
-    counts, held, bindings = opened.counts, opened.held_bytes(), len(opened._bindings)
+    counts, held, bindings = opened.counts, opened.held_bytes(), len(opened._recordings.bindings)
     before = counts.allocated
     all_threads(50)  # 4 threads, 50 turns, 5 checks: 1,000
     gc.collect()
     # Which arrays are alive at once depends on the threads' turns: a few allocations may come, none a call.
     assert counts.allocated - before <= 8
     assert opened.held_bytes() <= held + 8 * 2 * size_class(X.nbytes)
-    assert len(opened._bindings) <= max(bindings * 4, module.BINDINGS)
+    assert len(opened._recordings.bindings) <= max(bindings * 4, BINDINGS)
 
 
 # Failures
@@ -322,7 +324,7 @@ class Lost:
 
 
 def lose(owner: Runtime) -> None:
-    for binding in owner._bindings.values():
+    for binding in owner._recordings.bindings.values():
         for sequence in binding.sequences:
             sequence.destroy()
         binding.sequences = [Lost()]
@@ -364,11 +366,13 @@ def test_a_call_goes_on_elsewhere_when_the_device_is_lost(opened, vulkan_preferr
 
 
 def test_a_call_goes_on_elsewhere_where_the_device_has_no_room(opened, vulkan_preferred):
-    manager = opened._manager
-    opened._manager = Failing(manager, "tensor_t", RuntimeError("allocateMemory: ErrorOutOfDeviceMemory"), times=99)
+    manager = opened._kompute.manager
+    opened._kompute.manager = Failing(
+        manager, "tensor_t", RuntimeError("allocateMemory: ErrorOutOfDeviceMemory"), times=99
+    )
     with pytest.warns(SetAsideWarning, match="no room"):
         y = ac.fft(X)
-    opened._manager = manager
+    opened._kompute.manager = manager
     assert np.allclose(y, np.fft.fft(X), atol=1e-4)
     assert ac.explain(ac.fft, X[:2]).chosen.device == DEVICE, "only this request was too much"
 
@@ -390,7 +394,7 @@ def vulkan_preferred(monkeypatch):
 def test_out_of_memory_empties_the_pool_and_is_tried_once_more(fresh):
     fresh.release(fresh.take(4096))
     error = RuntimeError("vk::Device::allocateMemory: ErrorOutOfDeviceMemory")
-    fresh._manager = Failing(fresh._manager, "tensor_t", error, times=1)
+    fresh._kompute.manager = Failing(fresh._kompute.manager, "tensor_t", error, times=1)
     assert fresh.take(1 << 16).capacity == 1 << 16
     assert fresh.held_bytes() == 0
 
@@ -399,15 +403,15 @@ def test_out_of_memory_frees_scratch_memory_and_tables_too(fresh):
     out = np.zeros(64, np.uint32)
     fresh.run_host(copier(64, times=3), [out], [out])
     fresh.run_host(adder([out]), [], [out])
-    assert fresh._scratch
-    assert fresh._tables
+    assert fresh.pool.scratch
+    assert fresh.pool.tables
     error = RuntimeError("vk::Device::allocateMemory: ErrorOutOfDeviceMemory")
-    manager = fresh._manager
-    fresh._manager = Failing(manager, "tensor_t", error, times=1)
+    manager = fresh._kompute.manager
+    fresh._kompute.manager = Failing(manager, "tensor_t", error, times=1)
     fresh.take(1 << 16)
-    fresh._manager = manager
-    assert not fresh._scratch
-    assert not fresh._tables
+    fresh._kompute.manager = manager
+    assert not fresh.pool.scratch
+    assert not fresh.pool.tables
     host = np.arange(64, dtype=np.uint32)
     fresh.run_host(copier(64, times=3), [host], [out])
     assert out.tolist() == host.tolist()
@@ -418,41 +422,43 @@ def test_out_of_memory_while_a_program_is_recorded_leaves_its_own_memory(fresh):
     fresh.run_host(copier(64, times=3), [host], [out])
     program = copier(1 << 12, times=3)  # its scratch memory is new
     big, large = np.arange(1 << 12, dtype=np.uint32), np.zeros(1 << 12, np.uint32)
-    for place in fresh._take_all([1 << 14, 1 << 14]):
-        fresh._give(place)
+    for place in fresh.pool.take_all([1 << 14, 1 << 14]):
+        fresh.pool.give(place)
     error = RuntimeError("vk::Device::allocateMemory: ErrorOutOfDeviceMemory")
-    manager = fresh._manager
-    fresh._manager = Failing(manager, "tensor_t", error, times=1)
+    manager = fresh._kompute.manager
+    fresh._kompute.manager = Failing(manager, "tensor_t", error, times=1)
     fresh.run_host(program, [big], [large])
-    fresh._manager = manager
+    fresh._kompute.manager = manager
     assert large.tolist() == big.tolist()
 
 
 @pytest.mark.parametrize("kind", ["ErrorOutOfDeviceMemory", "ErrorOutOfHostMemory"])
 def test_out_of_memory_twice_is_said_and_the_device_stays_usable(fresh, kind):
-    manager = fresh._manager
-    fresh._manager = Failing(manager, "tensor_t", RuntimeError(f"vk::Device::allocateMemory: {kind}"), times=2)
+    manager = fresh._kompute.manager
+    fresh._kompute.manager = Failing(manager, "tensor_t", RuntimeError(f"vk::Device::allocateMemory: {kind}"), times=2)
     with pytest.raises(DeviceOutOfMemory, match=f"vulkan:0 has no room while allocating 65536 bytes: .*{kind}"):
         fresh.take(1 << 16)
     assert fresh.take(1 << 16).capacity == 1 << 16
-    fresh._manager = manager
+    fresh._kompute.manager = manager
 
 
 def test_memory_that_the_host_cannot_give_is_out_of_memory_too(fresh):
-    manager = fresh._manager
-    fresh._manager = Failing(manager, "tensor_t", MemoryError("std::bad_alloc"), times=2)
+    manager = fresh._kompute.manager
+    fresh._kompute.manager = Failing(manager, "tensor_t", MemoryError("std::bad_alloc"), times=2)
     with pytest.raises(DeviceOutOfMemory, match="bad_alloc"):
         fresh.take(1 << 16)
-    fresh._manager = manager
+    fresh._kompute.manager = manager
 
 
 def test_a_failed_run_gives_its_memory_back(fresh):
     program, host = copier(64, times=2), np.zeros(64, np.uint32)
-    manager = fresh._manager
-    fresh._manager = Failing(manager, "algorithm", RuntimeError("vk::Device::createComputePipeline: no"), times=1)
+    manager = fresh._kompute.manager
+    fresh._kompute.manager = Failing(
+        manager, "algorithm", RuntimeError("vk::Device::createComputePipeline: no"), times=1
+    )
     with pytest.raises(RuntimeError, match="createComputePipeline"):
         fresh.run_host(program, [host], [host])
-    fresh._manager = manager
+    fresh._kompute.manager = manager
     allocated = fresh.counts.allocated
     fresh.run_host(program, [host], [host])
     assert fresh.counts.allocated == allocated
