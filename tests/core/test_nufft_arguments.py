@@ -82,7 +82,7 @@ def test_plan_signatures_are_finuffts(method):
         (lambda: nufft.nufft1d3(X, C, X[:, None]), "s", NufftError),
         (lambda: nufft.nufft2d3(X, X, C, X, X[:2]), "t", NufftError),
         (lambda: nufft.nufft1d1(X, C, 4, eps=np.nan), "eps", NufftError),
-        (lambda: nufft.nufft1d1(X, C, 4, eps=-1e-3), "eps", NufftError),
+        (lambda: nufft.nufft1d1(X, C, 4, eps=np.inf), "eps", NufftError),
         (lambda: nufft.nufft1d1(X, C, 4, eps="tight"), "eps", NufftTypeError),
         (lambda: nufft.nufft1d1(X, C, 4, isign=1.5), "isign", NufftTypeError),
         (lambda: nufft.nufft1d1(X, C, 4, modeord=2), "modeord", NufftError),
@@ -189,7 +189,7 @@ def test_a_known_call_does_not_excuse_an_argument_of_another_type():
         nufft.nufft1d1(X, C, (4.0,))
 
 
-@pytest.mark.parametrize(("dtype", "eps"), [("f4", 1e-8), ("f8", 1e-17), ("f4", 0), ("f8", 0)])
+@pytest.mark.parametrize(("dtype", "eps"), [("f4", 1e-8), ("f8", 1e-17), ("f4", 0), ("f8", -1)])
 def test_eps_below_the_precision_warns_every_time(dtype, eps):
     x, c = X.astype(dtype), C.astype("c8" if dtype == "f4" else "c16")
     for _ in range(3):
@@ -269,8 +269,9 @@ def test_plan_attributes_and_order_of_modes():
     assert nufft.Plan(3, 2).n_modes == (1, 1)
     assert nufft.Plan(1, 7).n_modes == nufft.Plan(1, [7]).n_modes == nufft.Plan(1, np.array([7])).n_modes == (7,)
     made = nufft.Plan(1, (4, 6))
-    made.setpts(X, X[::-1])
-    np.testing.assert_allclose(made.execute(C), nufft.nufft2d1(X, X[::-1], C, (4, 6)), atol=1e-5)
+    back = X[::-1].copy()
+    made.setpts(X, back)
+    np.testing.assert_allclose(made.execute(C), nufft.nufft2d1(X, back, C, (4, 6)), atol=1e-5)
 
 
 def test_plan_keeps_its_own_points():
@@ -332,9 +333,25 @@ def test_copies_are_counted_and_inputs_kept():
     ac.transfers(reset=True)
     data = np.repeat(C, 2)[::2]
     before = data.copy()
-    nufft.nufft1d1(X, data, 4)
+    made = plan(1)
+    for call in (lambda: nufft.nufft1d1(X, data, 4), lambda: made.execute(data)):
+        for _ in range(3):  # every time, and at the caller's line
+            with pytest.warns(NufftWarning, match="is not contiguous") as given:
+                call()
+            assert given[0].filename == __file__
+            call_with(made)
+    for call in (lambda: nufft.nufft1d1(np.repeat(X, 2)[::2], C, 4), lambda: made.setpts(np.repeat(X, 2)[::2])):
+        with pytest.warns(NufftWarning, match="x is not contiguous") as given:
+            call()
+        assert given[0].filename == __file__
     assert any("contiguous" in why for why in ac.transfers()["copies"])
     np.testing.assert_array_equal(data, before)
+
+
+def call_with(made):
+    """Contiguous data of the same shape between: neither call may take the other's place."""
+    nufft.nufft1d1(X, C, 4)
+    made.execute(C)
 
 
 def test_lists_are_read_like_arrays():

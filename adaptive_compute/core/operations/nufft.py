@@ -26,6 +26,7 @@ import numpy as np
 from .. import settings as _settings
 from ..dispatcher import dispatcher
 from ..errors import DeviceError
+from ..traced import compiling, in_graph
 from .nufft_arguments import checked, equivalent_modes
 from .nufft_rule import FAMILY
 
@@ -37,8 +38,12 @@ def _transform(
     isign: Any, options: Mapping[str, Any],
 ) -> Any:  # fmt: skip
     """Check the arguments and run, by the short way where the same call on plain NumPy arrays was made before."""
+    if type(data) is not np.ndarray and compiling():
+        args = (nufft_type, points, data, targets, n_modes, out, eps, isign, options)
+        return in_graph("nufft", "_transform", *args)
     key = None
-    if out is None and not options and type(data) is np.ndarray and all(map(_plain, (*points, *targets))):
+    plain = out is None and not options and type(data) is np.ndarray and data.flags.c_contiguous
+    if plain and all(map(_plain, (*points, *targets))):
         layout = [(x.shape, x.dtype) for x in (data, *points, *targets)]
         extents = equivalent_modes(points, targets) if targets else None  # for type 3 the data decide the plan
         # With the types, because 4.0 equals 4 but is no number of modes.
@@ -67,7 +72,7 @@ def _transform(
 
 
 def _plain(x: Any) -> bool:
-    return type(x) is np.ndarray and x.ndim == 1 and x.dtype.kind == "f"
+    return type(x) is np.ndarray and x.ndim == 1 and x.dtype.kind == "f" and x.flags.c_contiguous
 
 
 def nufft1d1(

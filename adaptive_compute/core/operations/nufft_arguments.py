@@ -1,4 +1,8 @@
-"""Checks of NUFFT arguments, by FINUFFT's rules; each error names the argument, what came and what is accepted."""
+"""Checks of NUFFT arguments, by FINUFFT's rules; each error names the argument, what came and what is accepted.
+
+Where FINUFFT raises or warns as well, its own words stand at the end, in brackets, so that programs which look for them
+find them. Where it does not, and this library does, that is said in docs/coming-from-finufft.md.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import settings as _settings
-from ..array import Operand, as_array, describe, kind_of
+from ..array import Operand, as_array, describe, is_abstract, kind_of
 from ..dispatcher import physical_memory
 from ..errors import ArgumentError, DtypeError, NufftError, NufftTypeError, NufftWarning, TooLargeError
 from ..precision import COMPLEX_OF
@@ -21,11 +25,23 @@ from .nufft_rule import LARGEST_PHASE, NufftParams, direct_limit, grid_bytes
 # Each whole number with what is accepted: outside, FINUFFT may end the process (fftw, a C int, nthreads) or ignore it.
 _C_INT = (1 << 31) - 1
 _WHOLE = {
-    "modeord": (0, 1), "spreadinterponly": (0, 1), "debug": (0, 2), "spread_debug": (0, 2), "showwarn": (0, 1),
-    "nthreads": (0, 4096), "fftw": (0, 127), "spread_sort": (0, 2), "spread_kerevalmeth": (0, 1),
+    "modeord": (0, 1), "spreadinterponly": (0, 1), "debug": (0, _C_INT), "spread_debug": (0, _C_INT),
+    "showwarn": (0, 1), "nthreads": (0, 4096), "fftw": (0, 127), "spread_sort": (0, 2), "spread_kerevalmeth": (0, 1),
     "spread_kerpad": (0, 1), "spread_thread": (0, 2), "maxbatchsize": (0, _C_INT), "spread_nthr_atomic": (-1, _C_INT),
     "spread_max_sp_size": (0, _C_INT), "spread_kerformula": (0, _C_INT),
 }  # fmt: skip
+# What FINUFFT takes where nothing is said. Given so, an option chooses nothing, and every kernel remains a candidate.
+_DEFAULTS = {
+    "spreadinterponly": 0, "debug": 0, "spread_debug": 0, "fftw": 64, "spread_sort": 2, "spread_kerevalmeth": 1,
+    "spread_kerpad": 1, "spread_thread": 0, "maxbatchsize": 0, "spread_nthr_atomic": -1, "spread_max_sp_size": 0,
+    "spread_kerformula": 0, "upsampfac": 0,
+}  # fmt: skip
+# cuFINUFFT's names. How its threads share the work does not change a result and is chosen here by measurement, so these
+# are checked and have no effect; ``gpu_spreadinterponly`` does change the result and is FINUFFT's option.
+_OF_GPU = (
+    "gpu_method", "gpu_sort", "gpu_kerevalmeth", "gpu_binsizex", "gpu_binsizey", "gpu_binsizez", "gpu_obinsizex",
+    "gpu_obinsizey", "gpu_obinsizez", "gpu_maxsubprobsize", "gpu_maxbatchsize", "gpu_device_id", "gpu_stream", "gpu_np",
+)  # fmt: skip
 LARGEST_UPSAMPLING = 100  # FINUFFT doubts what is above 3; far above it overflows and gives NaN
 _LOCKS = ("fftw_lock_fun", "fftw_unlock_fun", "fftw_lock_data")
 _EPS = {"float32": float(np.finfo(np.float32).eps), "float64": float(np.finfo(np.float64).eps)}
@@ -55,27 +71,33 @@ def check_isign(isign: Any, nufft_type: int) -> int:
 def check_eps(eps: Any, real: str, stacklevel: int = 5) -> float:
     """Return the tolerance as a float, warning where the precision cannot reach it."""
     number = _real(eps, "eps")
-    if not (math.isfinite(number) and number >= 0):
-        raise NufftError(f"eps must be a finite number that is not negative (a relative error), got {eps!r}")
+    if not math.isfinite(number):
+        raise NufftError(f"eps must be a finite number (a relative error), got {eps!r}")
     tol = _settings.current().tol
     if tol is not None:  # of a `with ac.using(tol=...)` around the call; kernels keep four times eps
         number = min(number, tol / 4)
     if number < _EPS[real]:
         warnings.warn(
             f"eps={number:.3g} is too small for {real}, which cannot resolve less than {_EPS[real]:.3g}; the transform "
-            "is as precise as it can be",
+            "is as precise as it can be [FINUFFT eps tolerance too small to achieve]",
             NufftWarning,
             stacklevel=stacklevel,
         )
-    return number
+    return max(number, 0.0)
 
 
 def check_options(options: Mapping[str, Any], stacklevel: int = 5) -> tuple[int, int, tuple[tuple[str, float], ...]]:
     """Return modeord, the thread count (0: all) and FINUFFT's other options; warn of a name that it does not have."""
     kept: dict[str, float] = {}
-    for name, value in options.items():
+    for given, value in options.items():
+        name = "spreadinterponly" if given == "gpu_spreadinterponly" else given
         if name in _LOCKS:
-            raise NufftTypeError(f"option {name!r} is not accepted: FFTW's locks are not for Python")
+            raise NufftTypeError(
+                f"option {name!r} is not accepted [Invalid option {name!r}: FFTW locks are not exposed in Python]"
+            )
+        if name in _OF_GPU:
+            whole(value, name)
+            continue
         if name == "upsampfac":
             kept[name] = _real(value, name)
             if kept[name] != 0 and not 1 < kept[name] <= LARGEST_UPSAMPLING:
@@ -84,14 +106,29 @@ def check_options(options: Mapping[str, Any], stacklevel: int = 5) -> tuple[int,
                     f"choice, got {value!r}"
                 )
         elif name not in _WHOLE:
-            warnings.warn(f"FINUFFT has no option {name!r}, which is ignored", NufftWarning, stacklevel=stacklevel)
+            warnings.warn(
+                f"FINUFFT has no option {name!r}, which is ignored [finufft_opts does not have attribute {name!r}]",
+                NufftWarning,
+                stacklevel=stacklevel,
+            )
         else:
             number, (least, most) = whole(value, name), _WHOLE[name]
             if not least <= number <= most:
                 raise NufftError(f"option {name} must be from {least} to {most}, got {value!r}")
             kept[name] = number
     modeord, threads = (int(kept.pop(name, 0)) for name in ("modeord", "nthreads"))
-    return modeord, threads, tuple(sorted(kept.items()))
+    kept.pop("showwarn", None)  # about what FINUFFT writes to stderr; here warnings are Python's
+    return modeord, threads, tuple(sorted(item for item in kept.items() if _DEFAULTS[item[0]] != item[1]))
+
+
+def _warn_of_copy(array: Any, name: str, stacklevel: int) -> None:
+    if type(array) is np.ndarray and not array.flags.c_contiguous:
+        warnings.warn(
+            f"{name} is not contiguous, so that it is copied [Argument `{name}` does not satisfy the following "
+            "requirement: C. Copying array (this may reduce performance)]",
+            NufftWarning,
+            stacklevel=stacklevel + 1,
+        )
 
 
 def _array(value: Any, name: str) -> tuple[Any, Operand]:
@@ -104,7 +141,9 @@ def _array(value: Any, name: str) -> tuple[Any, Operand]:
     return array, describe(array)
 
 
-def check_coordinates(values: Sequence[Any], names: str, real: str | None) -> tuple[list[Any], str, int]:
+def check_coordinates(
+    values: Sequence[Any], names: str, real: str | None, stacklevel: int = 5
+) -> tuple[list[Any], str, int]:
     """Return coordinates of one set of points as arrays, their dtype, and the number of points."""
     arrays: list[Any] = []
     count = 0
@@ -112,55 +151,87 @@ def check_coordinates(values: Sequence[Any], names: str, real: str | None) -> tu
         if value is None:
             raise NufftError(f"{name} is missing: {len(values)} dimensions need {', '.join(names[: len(values)])}")
         array, operand = _array(value, name)
-        if operand.dtype not in _EPS:
-            raise NufftTypeError(f"{name} has dtype {operand.dtype}; float64 and float32 are accepted")
+        if real is None and operand.dtype not in _EPS:
+            raise NufftTypeError(
+                f"{name} has dtype {operand.dtype}; float64 and float32 are accepted [FINUFFT {name} dtype should be "
+                "float64 for double precision or float32 for single precision]"
+            )
         real = real or operand.dtype
         if operand.dtype != real:
-            raise NufftTypeError(f"{name} has dtype {operand.dtype}; this transform's coordinates must all be {real}")
+            raise NufftTypeError(
+                f"{name} has dtype {operand.dtype}; this transform's coordinates must all be {real} [Argument `{name}` "
+                f"does not have the correct dtype: {operand.dtype} was given, but {real} was expected]"
+            )
         if len(operand.shape) != 1:
             raise NufftError(f"{name} must be a vector, it has shape {operand.shape}")
+        _warn_of_copy(value, name, stacklevel)
         if not arrays:
             count = operand.size
         elif operand.size != count:
-            raise NufftError(f"{name} must have the length of {names[0]}, {count}; it has {operand.size}")
+            raise NufftError(f"{name} must have same length as {names[0]}, {count}; it has {operand.size}")
         arrays.append(array)
     assert real is not None
     return arrays, real, count
 
 
-def check_data(value: Any, name: str, real: str) -> tuple[Any, tuple[int, ...]]:
+def check_data(value: Any, name: str, real: str, stacklevel: int = 5) -> tuple[Any, tuple[int, ...]]:
     """Return strengths or modes as an array, and its shape."""
     array, operand = _array(value, name)
     if operand.dtype != COMPLEX_OF[real]:
-        raise NufftTypeError(f"{name} has dtype {operand.dtype}; {COMPLEX_OF[real]} goes with {real} points")
+        raise NufftTypeError(
+            f"{name} has dtype {operand.dtype}; {COMPLEX_OF[real]} goes with {real} points [Argument `data` does not "
+            f"have the correct dtype: {operand.dtype} was given, but {COMPLEX_OF[real]} was expected]"
+        )
+    _warn_of_copy(value, name, stacklevel)
     return array, operand.shape
 
 
 def check_strengths(shape: tuple[int, ...], count: int, name: str, n_trans: int | None = None) -> int:
     """Return the number of transforms that the shape of values at points stands for."""
-    accepted = f"({count},) or ({'n_trans' if n_trans is None else n_trans}, {count})"
-    if len(shape) not in (1, 2) or shape[-1] != count or 0 in shape[:-1]:
-        raise NufftError(f"{name} must have shape {accepted}, got {shape}")
     found = shape[0] if len(shape) == 2 else 1
-    if n_trans is not None and found != n_trans:
-        raise NufftError(f"{name} must have shape {accepted}, got {shape}")
-    return found
+    if len(shape) in (1, 2) and shape[-1] == count and 0 not in shape[:-1] and found == (n_trans or found):
+        return found
+    size = math.prod(shape)
+    if n_trans is None and count and size % count:
+        said = "c.size must be divisible by x.size"
+    elif (n_trans or (size // count if count else 1)) == 1:
+        said = "c.size must be same as x.size" if len(shape) in (1, 2) else "c.ndim must be 1 or 2"
+        said += " if n_trans == 1"
+    else:
+        said = "c.shape must be (n_trans, x.size)" if len(shape) == 2 else "c.ndim must be 2"
+        said += " if n_trans > 1"
+    accepted = f"({count},) or ({'n_trans' if n_trans is None else n_trans}, {count})"
+    raise NufftError(f"{name} must have shape {accepted}, got {shape} [FINUFFT {said}]")
 
 
 def check_modes(
-    shape: tuple[int, ...], dim: int, name: str, n_modes: tuple[int, ...] | None = None, n_trans: int | None = None
-) -> tuple[tuple[int, ...], int]:
+    shape: tuple[int, ...], dim: int, name: str, n_modes: tuple[int, ...] | None = None, n_trans: int | None = None,
+    in_plan: bool = False,
+) -> tuple[tuple[int, ...], int]:  # fmt: skip
     """Return the modes of each dimension and the number of transforms that an array of modes stands for."""
+    modes, found = shape[-dim:], shape[0] if len(shape) > dim else 1
+    several = (n_trans or 1) > 1
     if len(shape) not in (dim, dim + 1) or 0 in shape:
+        said = "type 1 output dimension or type 2 input dimension must be either dim (n_trans==1) or dim+1 (n_trans>=1)"
+        if in_plan:
+            said = f"f.ndim must be same as the problem dimension {'+ 1 ' * several}for type 1 or 2"
         raise NufftError(
             f"{name} must have {dim} axes of modes, and may have a leading one of transforms, none of them empty; "
-            f"got shape {shape}"
+            f"got shape {shape} [FINUFFT {said}]"
         )
-    modes, found = shape[-dim:], shape[0] if len(shape) > dim else 1
-    if modes != (n_modes or modes) or found != (n_trans or found):
-        wanted = f"{'n_modes' if n_modes is None else n_modes} modes and {n_trans or 1} transforms"
-        raise NufftError(f"{name} has shape {shape}, which does not match {wanted}")
-    return modes, found
+    if modes == (n_modes or modes) and found == (n_trans or found):
+        return modes, found
+    if not in_plan:
+        different = "n_modes" if found == (n_trans or found) else "n_trans"
+        said = f"input {different} and output {different} do not match"
+    elif found == n_trans:
+        said = "f.shape is not consistent with n_modes"
+    elif len(shape) > dim:
+        said = f"f.shape[0] must be {'n_trans' if several else 1} for type 1 or 2"
+    else:
+        said = "f.ndim must be same as the problem dimension + 1 for type 1 or 2 if n_trans > 1"
+    wanted = f"{'n_modes' if n_modes is None else n_modes} modes and {n_trans or 1} transforms"
+    raise NufftError(f"{name} has shape {shape}, which does not match {wanted} [FINUFFT {said}]")
 
 
 def check_n_modes(n_modes: Any, dim: int) -> tuple[int, ...]:
@@ -168,10 +239,21 @@ def check_n_modes(n_modes: Any, dim: int) -> tuple[int, ...]:
     if isinstance(n_modes, (int, np.integer)) and not isinstance(n_modes, bool):
         n_modes = (n_modes,) * dim
     if not isinstance(n_modes, tuple):
-        raise NufftTypeError(f"n_modes must be a whole number or a tuple of {dim}, got {n_modes!r}")
+        raise NufftTypeError(
+            f"n_modes must be a whole number or a tuple of {dim}, got {n_modes!r} [FINUFFT input n_modes must be a "
+            "tuple or an integer]"
+        )
     if len(n_modes) != dim:
-        raise NufftError(f"n_modes must have {dim} numbers for {dim} dimensions, got {n_modes!r}")
-    modes = tuple(whole(n, "each of n_modes") for n in n_modes)
+        raise NufftError(
+            f"n_modes must have {dim} numbers for {dim} dimensions, got {n_modes!r} [FINUFFT input n_modes dimension "
+            "does not match problem dimension]"
+        )
+    try:
+        modes = tuple(map(operator.index, n_modes))
+    except TypeError:
+        raise NufftTypeError(
+            f"n_modes must be whole numbers, got {n_modes!r} [FINUFFT all elements of input n_modes must be integer]"
+        ) from None
     if min(modes) < 1:
         raise NufftError(f"n_modes must be at least 1 in each dimension, got {n_modes!r}")
     return modes
@@ -187,16 +269,34 @@ def check_out(out: Any, shape: tuple[int, ...], n_trans: int, data: Any) -> None
         raise NufftTypeError(f"out must be an array of the same kind as the data, got {type(out).__name__}")
     found = kind.describe(out)
     if (found.dtype, found.device) != (like.dtype, like.device):
-        raise NufftTypeError(f"out is {found.dtype} on {found.device}; {like.dtype} on {like.device} is needed")
-    if found.shape != shape and not (n_trans == 1 and found.shape in ((1, *shape), shape[1:])):
-        raise NufftError(f"out has shape {found.shape}; the result has {shape}")
+        raise NufftTypeError(
+            f"out is {found.dtype} on {found.device}; {like.dtype} on {like.device} is needed [Argument `out` does not "
+            f"have the correct dtype: {found.dtype} was given, but {like.dtype} was expected]"
+        )
     flags = getattr(out, "flags", None)
     if flags is not None and not (flags.c_contiguous and flags.writeable):
-        raise NufftTypeError("out must be C-contiguous and writeable")
+        missing = "W" if flags.c_contiguous else "C"
+        raise NufftTypeError(
+            "out must be C-contiguous and writeable [Argument `out` does not satisfy the following requirement: "
+            f"{missing}]"
+        )
+    if found.shape != shape and not (n_trans == 1 and found.shape in ((1, *shape), shape[1:])):
+        raise NufftError(f"out has shape {found.shape}; the result has {shape}{_out_said(found.shape, shape, n_trans)}")
     if flags is None and not out.is_contiguous():
         raise NufftTypeError("out must be contiguous")
     if kind.needs_gradient(data) or kind.needs_gradient(out):
         raise NufftError("out cannot be used where a gradient is wanted; take the returned array instead")
+
+
+def _out_said(found: tuple[int, ...], shape: tuple[int, ...], n_trans: int) -> str:
+    """Return what FINUFFT says of an output with values at points or targets, where the result is one."""
+    if len(shape) > 2:
+        return ""
+    if n_trans > 1:
+        said = "f.shape must be (n_trans, nk)" if len(found) == 2 else "f.ndim must be 2 for type 3"
+        return f" [FINUFFT {said} if n_trans > 1]"
+    said = "f.size of must be nk" if len(found) in (1, 2) else "f.ndim must be 1 or 2 for type 3"
+    return f" [FINUFFT {said} if n_trans == 1]"
 
 
 def equivalent_modes(points: Sequence[Any], targets: Sequence[Any]) -> tuple[int, ...]:
@@ -252,6 +352,12 @@ def checked(
     dim, name = len(points), "f" if nufft_type == 2 else "c"
     points, real, count = check_coordinates(points, "xyz", None)
     targets, _, outputs = check_coordinates(targets, "stu", real)
+    wanted = None if n_modes is None else check_n_modes(n_modes, dim)
+    if nufft_type == 1 and n_modes is None and out is None:
+        raise NufftError(
+            "n_modes is missing: give the number of modes, or out [FINUFFT type 1 input must supply n_modes or output "
+            "vector, or both]"
+        )
     data, shape = check_data(data, name, real)
     if nufft_type == 2:
         modes, n_trans = check_modes(shape, dim, name)
@@ -259,12 +365,11 @@ def checked(
     else:
         n_trans = check_strengths(shape, count, name)
         if nufft_type == 3:
-            modes = equivalent_modes(points, targets)
+            # Where they have no values yet, their extents are told when they have.
+            open_ = any(map(is_abstract, (*points, *targets)))
+            modes = () if open_ else equivalent_modes(points, targets)
             shape = (*shape[:-1], outputs)
         else:
-            if n_modes is None and out is None:
-                raise NufftError("n_modes is missing: give the number of modes, or out")
-            wanted = None if n_modes is None else check_n_modes(n_modes, dim)
             modes = wanted or ()
             if out is not None:
                 modes, _ = check_modes(tuple(np.shape(out)), dim, "out", wanted, n_trans)
@@ -275,5 +380,6 @@ def checked(
     if out is not None:
         check_out(out, shape, n_trans, data)
     params = NufftParams(nufft_type, dim, modes, n_trans, sign, modeord, eps, kept)
-    check_grid(params, real, count, outputs)
+    if modes:
+        check_grid(params, real, count, outputs)
     return params, threads, (data, *points, *targets)

@@ -93,16 +93,21 @@ class Plan:
     ) -> None:  # fmt: skip
         self._type = whole(nufft_type, "nufft_type")
         if self._type not in (1, 2, 3):
-            raise NufftError(f"nufft_type must be 1, 2 or 3, got {nufft_type!r}")
+            raise NufftError(f"nufft_type must be 1, 2 or 3, got {nufft_type!r} [FINUFFT transform type invalid]")
         try:
             self._dtype = np.dtype(dtype)
         except TypeError:
             raise NufftTypeError(f"dtype must be complex64 or complex128, got {dtype!r}") from None
         if self._dtype.name not in ("complex64", "complex128"):
-            raise NufftTypeError(f"dtype must be complex64 or complex128, got {dtype!r}")
+            raise NufftTypeError(
+                f"dtype must be complex64 or complex128, got {dtype!r} [FINUFFT dtype(precision type) must be single "
+                "or double]"
+            )
         self._n_trans = whole(n_trans, "n_trans")
         if self._n_trans < 1:
-            raise NufftError(f"n_trans must be at least 1, got {n_trans!r}")
+            raise NufftError(
+                f"n_trans must be at least 1, got {n_trans!r} [FINUFFT number of transforms ntrans invalid]"
+            )
         self._dim, self._n_modes = _sizes(self._type, n_modes_or_dim)
         self._isign = check_isign(isign, self._type)
         self._modeord, self._threads, self._options = check_options(kwargs, stacklevel=3)
@@ -164,8 +169,8 @@ class Plan:
         for name, value in given.items():
             if value is not None and name not in names:
                 raise NufftError(f"{name} is not a coordinate of this plan, which takes {', '.join(names)}")
-        points, _, count = check_coordinates([given[name] for name in names[:dim]], names, real)
-        targets, _, outputs = check_coordinates([given[name] for name in names[dim:]], names[dim:], real)
+        points, _, count = check_coordinates([given[name] for name in names[:dim]], names, real, 3)
+        targets, _, outputs = check_coordinates([given[name] for name in names[dim:]], names[dim:], real, 3)
         for values, name in zip(points, names):
             check_range(values, name)
         grid = equivalent_modes(points, targets) if self._type == 3 else self._n_modes
@@ -248,14 +253,14 @@ class Plan:
         params, coordinates, count, outputs = self._directions[adjoint]
         key = None
         if out is None and type(data) is np.ndarray and not self._threads and type(coordinates[0]) is np.ndarray:
-            key = (params, data.shape, data.dtype, count, outputs, _settings.current())
+            key = (params, data.shape, data.dtype, data.flags.c_contiguous, count, outputs, _settings.current())
             call = dispatcher.fast.get(key)
             if call is not None:
                 with suppress(MemoryError, DeviceError):  # then the whole path hands over to the next candidate
                     return call(data, *coordinates)
-        data, shape = check_data(data, "data", REAL_OF[self._dtype.name])
+        data, shape = check_data(data, "data", REAL_OF[self._dtype.name], 4)
         if params.type == 2:
-            check_modes(shape, self._dim, "data", self._n_modes, self._n_trans)
+            check_modes(shape, self._dim, "data", self._n_modes, self._n_trans, in_plan=True)
             shape = (*shape[: -self._dim], count)
         else:
             check_strengths(shape, count, "data", self._n_trans)
@@ -264,7 +269,7 @@ class Plan:
             check_out(out, shape, self._n_trans, data)
         with _settings.using(threads=self._threads) if self._threads else nullcontext():
             result = dispatcher.run(FAMILY, params, data, *coordinates)
-        if key is not None:
+        if key is not None and data.flags.c_contiguous:  # what warns must warn again
             dispatcher.bind(key, FAMILY, params, (data, *coordinates), None)
         if out is None:
             return result
@@ -275,16 +280,32 @@ class Plan:
 def _sizes(nufft_type: int, n_modes_or_dim: Any) -> tuple[int, tuple[int, ...]]:
     """Return the number of dimensions and the modes of each."""
     if nufft_type == 3:
-        dim = whole(n_modes_or_dim, "n_modes_or_dim (for type 3, the number of dimensions)")
+        if np.ndim(n_modes_or_dim):
+            raise NufftTypeError(
+                f"n_modes_or_dim must be the number of dimensions for type 3, got {n_modes_or_dim!r} [FINUFFT type 3 "
+                "plan n_modes_or_dim must be one number, the dimension]"
+            )
+        dim = whole(_as_whole(n_modes_or_dim), "n_modes_or_dim (for type 3, the number of dimensions)")
         if dim not in (1, 2, 3):
-            raise NufftError(f"n_modes_or_dim must be 1, 2 or 3 dimensions for type 3, got {n_modes_or_dim!r}")
+            raise NufftError(
+                f"n_modes_or_dim must be 1, 2 or 3 dimensions for type 3, got {n_modes_or_dim!r} [FINUFFT number of "
+                "dimensions dim invalid]"
+            )
         return dim, (1,) * dim
     if isinstance(n_modes_or_dim, (list, np.ndarray)):
         n_modes_or_dim = tuple(np.atleast_1d(n_modes_or_dim))
     modes = n_modes_or_dim if isinstance(n_modes_or_dim, tuple) else (n_modes_or_dim,)
     if not 1 <= len(modes) <= 3:
-        raise NufftError(f"n_modes_or_dim must have 1, 2 or 3 numbers of modes, got {n_modes_or_dim!r}")
-    return len(modes), check_n_modes(modes, len(modes))
+        raise NufftError(
+            f"n_modes_or_dim must have 1, 2 or 3 numbers of modes, got {n_modes_or_dim!r} [FINUFFT n_modes dimension "
+            "must be 1, 2, or 3]"
+        )
+    return len(modes), check_n_modes(tuple(map(_as_whole, modes)), len(modes))
+
+
+def _as_whole(number: Any) -> Any:
+    """Return 2.0 as 2, which FINUFFT's plans accept; anything else as it is."""
+    return int(number) if isinstance(number, (float, np.floating)) and float(number).is_integer() else number
 
 
 def _copy(values: Any) -> Any:
