@@ -219,10 +219,10 @@ PARTS = (spectral, joined, normalised, smooth, centred)
 
 
 def random_function(rng: np.random.Generator) -> Any:
-    """Return a function of two arrays made of two to seven parts, each on values made before."""
+    """Return a function of two arrays made of two to seven parts, each on the latest value and any other one."""
     count = int(rng.integers(2, 8))
     chosen = tuple(int(i) for i in rng.integers(0, len(PARTS), count))
-    reads = tuple((int(rng.integers(max(0, k - 1), k + 2)), int(rng.integers(0, k + 2))) for k in range(count))
+    reads = tuple((0 if k == 0 else k + 1, int(rng.integers(0, k + 2))) for k in range(count))
 
     def function(x: Any, y: Any) -> Any:
         values = [x, y]

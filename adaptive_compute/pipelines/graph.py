@@ -72,9 +72,23 @@ class Graph:
         return len(self.values) - 1
 
     def pruned(self) -> Graph:
-        """Return the graph without what no output needs."""
+        """Return the graph with equal nodes computed once, and without what no output needs."""
+        same: dict[int, int] = {}  # value -> the equal one that was there first
+        first: dict[Any, tuple[int, ...]] = {}
+        nodes = []
+        for node in self.nodes:
+            node = node._replace(operands=tuple(None if v is None else same.get(v, v) for v in node.operands))
+            key = node._replace(results=())
+            # Outputs stay apart: who changes one of them in place must not change another.
+            known = None if set(self.outputs).intersection(node.results) else first.get(key)
+            if known is not None:
+                same.update(zip(node.results, known))
+                continue
+            if not set(self.outputs).intersection(node.results):
+                first[key] = node.results
+            nodes.append(node)
         wanted, kept = set(self.outputs), []
-        for node in reversed(self.nodes):
+        for node in reversed(nodes):
             if not wanted.isdisjoint(node.results):
                 kept.append(node)
                 wanted.update(v for v in node.operands if v is not None)

@@ -340,3 +340,15 @@ def test_the_decorator_keeps_name_and_docstring():
 
     assert isinstance(named, Pipeline)
     assert (named.__name__, named.__doc__, repr(named)) == ("named", "What it does.", "<pipeline named>")
+
+
+def test_equal_calls_are_made_once_and_what_nothing_needs_not_at_all():
+    def wasteful(x):
+        ac.fft(x)
+        return ac.fft(ac.exp(x)) * ac.fft(ac.exp(x)), ac.sum(ac.exp(x))
+
+    placement = ac.pipeline(wasteful).explain(X)
+    assert sorted(step["run"].split()[0] for step in placement.steps) == ["(x0", "exp(x0)", "fft", "reduce"]
+    twice = ac.pipeline(lambda x: (ac.exp(x), ac.exp(x)))
+    a, b = twice(X)
+    assert not np.shares_memory(a, b)
