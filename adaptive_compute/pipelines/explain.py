@@ -48,6 +48,8 @@ class Placement:
             measured = any(option.seconds for option in program.placed.options if option.kernel is not None)
             self.seconds = program.placed.seconds if measured else None
             self._draw(program)
+            if not measured:
+                self.steps = [{**step, "seconds": None} for step in self.steps]
 
     def _draw(self, program: Program) -> None:
         model, graph = program.model, program.model.graph
@@ -64,22 +66,29 @@ class Placement:
             node, option = graph.nodes[event[0]], program.placed.options[event[0]]
             result = graph.values[node.results[0]]
             self.steps.append({
-                "run": self._operation(node), "kernel": option.kernel.name if option.kernel else "view",
+                "run": self._operation(program, node), "kernel": option.kernel.name if option.kernel else "view",
                 "device": option.device, "seconds": option.seconds,
                 "result": ", ".join(self._value(program, v) for v in node.results),
                 "shape": list(result.shape), "dtype": result.dtype, "round_trip": option.returns,
             })  # fmt: skip
 
-    def _operation(self, node: Node) -> str:
+    def _operation(self, program: Program, node: Node) -> str:
+        names = [self._value(program, v) for v in node.operands if v is not None]
         if node.operation is FAMILY:
-            return show(node.params, [f"x{i}" for i in range(len(node.operands))], 6)
-        if node.operation is not None and node.operation.name == "fft":
-            return f"fft {node.params}"
-        return node.name
+            return show(node.params, names, 6)
+        return f"{self._name(node)} of {', '.join(names)}"
+
+    def _name(self, node: Node) -> str:
+        p, name = node.params, node.name
+        if name == "fft":
+            return f"fft {p.kind} {'forward' if p.forward else 'inverse'}, lengths {list(p.lengths)}"
+        if name == "nufft":
+            return f"nufft {p.dim}d{p.type}, eps {p.eps:g}"
+        return f"{name} {p.function}" if name == "reduce" else name
 
     def _value(self, program: Program, value: int) -> str:
         source = program.model.graph.sources.get(value)
-        return f"v{value}" if source is None else f"{source.kind} {source.place}"
+        return f"v{value}" if source is None else f"{source.kind}{source.place}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the placement as JSON-ready data."""
