@@ -1,7 +1,7 @@
 """FINUFFT's own Python tests, run through this library.
 
-They are in FINUFFT's repository and in none of its packages: ``FINUFFT_TESTS`` names the folder python/finufft/test of a
-checkout. Without it, tests/integrations/test_finufft_dropin.py checks the same behaviour against the installed FINUFFT.
+They are in FINUFFT's repository and in none of its packages: ``FINUFFT_TESTS`` names the folder python/finufft/test
+of a checkout. Without it, tests/integrations/test_finufft_dropin.py checks the same against the installed FINUFFT.
 """
 
 from __future__ import annotations
