@@ -224,10 +224,10 @@ def _above(error: float) -> str:
 def _unmeasured(router: Router, decision: Decision) -> str | None:
     """Return what to measure, where what was measured does not tell enough about this request."""
     chosen, profile = decision.chosen, router.profile
-    if not profile.sections:
-        return "run `adaptive profile`: this machine was not measured, so the call stays where its data is"
     if profile.stale:
         return f"run `adaptive profile`: what was measured on {', '.join(profile.stale)} does not hold any more"
+    if not profile.sections:
+        return "run `adaptive profile`: this machine was not measured, so the call stays where its data is"
     if chosen.total_s is None:
         name = decision.request.operation.name
         return f"run `adaptive profile`: {name} was not measured for requests of this kind"

@@ -11,23 +11,19 @@ operands' own precision, with a warning.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from .array import Operand, describe, kind_named, kind_of
 from .errors import PrecisionWarning
 from .precision import NARROWER
+from .rounding import as_dtype, rounded_if_ordinary
 
 if TYPE_CHECKING:
     from .operation import Request
 
 KINDS = ("numpy", "torch", "cupy")  # whose arrays can be rounded where they are
-# Root mean squares between which no number that counts leaves float32's range, whatever a transform adds up.
-SMALLEST_RMS, LARGEST_RMS = 1e-25, 1e25
 
 
 class Narrow(NamedTuple):
@@ -68,48 +64,22 @@ def rounded(request: Request, kind: str | None = None) -> tuple[Operand | None, 
     )
 
 
-def as_dtype(array: Any, dtype: str) -> Any:
-    """Return an array with its values in another dtype, where it lives."""
-    kind = kind_of(array)
-    if kind is not None and kind.name == "torch":
-        return array.to(getattr(kind_named("torch").module(), dtype))
-    with np.errstate(all="ignore"):
-        return array.astype(dtype)
-
-
-def as_operands(arrays: Sequence[Any], request: Request) -> list[Any]:
-    """Return operands as a narrower request wants them."""
-    wanted = []
-    for array, operand in zip(arrays, request.operands):
+def as_operands(arrays: Sequence[Any], request: Request, guarded: int = 0) -> list[Any] | str:
+    """Return operands as a narrower request wants them, or the reason why one of the first ``guarded`` cannot be."""
+    wanted: list[Any] = []
+    for number, (array, operand) in enumerate(zip(arrays, request.operands)):
         if array is None or operand is None:
             wanted.append(array)
             continue
         kind = kind_of(array)
         if operand.kind == "torch" and kind is not None and kind.name == "numpy":  # for bfloat16, which NumPy lacks
             array = kind_named("torch").from_numpy(array)
-        wanted.append(array if describe(array).dtype == operand.dtype else as_dtype(array, operand.dtype))
+        if describe(array).dtype != operand.dtype:
+            array = (rounded_if_ordinary if number < guarded else as_dtype)(array, operand.dtype)
+            if isinstance(array, str):
+                return array
+        wanted.append(array)
     return wanted
-
-
-def rms(array: Any) -> float:
-    """Return the root mean square of an array's elements; not finite where one of them is not."""
-    kind, size = kind_of(array), math.prod(array.shape)
-    if not size:
-        return 0.0
-    if kind is not None and kind.name == "torch":
-        return float(kind_named("torch").module().linalg.vector_norm(array.detach())) / math.sqrt(size)
-    flat = array.ravel(order="K")
-    with np.errstate(all="ignore"):
-        square = np.vdot(flat, flat) if isinstance(flat, np.ndarray) else (flat.conj() * flat).sum()
-    return math.sqrt(abs(complex(square)) / size)
-
-
-def ordinary(array: Any) -> str | None:
-    """Return why an array's values would not survive in float32, or None."""
-    size = rms(array)
-    if SMALLEST_RMS < size < LARGEST_RMS or (size == 0.0 and not bool(array.any())):  # squares vanish before numbers do
-        return None
-    return f"its values (root mean square {size:.1e}) are beyond what float32 holds"
 
 
 def runner(

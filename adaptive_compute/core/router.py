@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # Predictions closer than this are not told apart, however quiet the measurements were.
 NOISE_CEILING = 0.05
+# Rounding operands is predicted from other passes over memory: a lower precision must be ahead by this factor.
+LEAD = 1.25
 # Errors are measured on part of the outputs and taken from neighbouring sizes, which is good to about this factor.
 SLACK = 2.0
 
@@ -220,6 +223,8 @@ class Router:
             return at_home[
                 0
             ], f"nothing was measured for this request: it stays on {at_home[0].device} with the first kernel there"
+        own = min((_total(c) for c in known if c.narrow is None), default=math.inf)
+        known = [c for c in known if c.narrow is None or _total(c) * LEAD < own]
         here = [c for c in known if c.device == home]
         if here:
             known = [c for c in known if c.device == home or not self.guessed(c)]

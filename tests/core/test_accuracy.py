@@ -330,6 +330,21 @@ def test_rounding_is_part_of_the_predicted_time():
         assert ac.explain(ac.fft, x).chosen.narrow is None  # what rounding takes is not known
 
 
+def test_a_lower_precision_must_be_clearly_ahead():
+    x = np.arange(4096.0) + 0j
+    request = request_of(ac.fft, x)
+    quick_in_float32(request)
+    classes = dispatcher.profile.sections["cpu"].kernels["fft"]
+    for seconds, dtype in ((SLOW / 1.1, None), (SLOW / 1.5, "float32")):
+        for kernel in classes.values():
+            kernel["float32"] = [m._replace(seconds=seconds) for m in kernel["float32"]]
+        dispatcher.profile._curves.clear()
+        dispatcher.invalidate()
+        with ac.using(precision="adaptive", tol=1e-4):
+            chosen = ac.explain(ac.fft, x).chosen
+        assert (chosen.narrow and chosen.narrow.dtype) == dtype
+
+
 def test_precision_names_what_is_accepted():
     with pytest.raises(ArgumentError, match="adaptive"):
         ac.using(precision="half")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..array import kind_of
-from ..narrow import Narrow, as_operands, ordinary, rounded
+from ..narrow import Narrow, as_operands, rounded
 from ..operation import Operation, Request
 from ..precision import UNIT_ROUNDOFF
 
@@ -46,15 +46,11 @@ def _narrow(request: Request, narrow: Request, dtype: str) -> Narrow:
     limit = request.tol or 0.0
 
     def given(arrays: Sequence[Any], error: float) -> list[Any] | str:
-        query, key, value = arrays[:3]
-        if request.first.dtype == "float64":
-            far = next(filter(None, map(ordinary, (query, key, value))), None)
-            if far is not None:
-                return far
+        query, key = arrays[:2]
         expected = error + unit * (1 + request.params.scale * spread(query, key))
         if not expected <= limit:
             return f"rounding to {dtype} would cost {expected:.1e}"
-        return as_operands(arrays, narrow)
+        return as_operands(arrays, narrow, guarded=3)
 
     return Narrow(narrow, dtype, unit * (1 + math.sqrt(2)), limit, given)
 

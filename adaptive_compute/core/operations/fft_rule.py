@@ -14,7 +14,7 @@ from .. import settings as _settings
 from ..array import NUMPY, Operand, kind_of
 from ..dispatcher import dispatcher
 from ..errors import DtypeError, ShapeError
-from ..narrow import Narrow, as_operands, ordinary, rounded
+from ..narrow import Narrow, as_operands, rounded
 from ..operation import Features, Operation, Request, Variant, Work, log2, relative_error
 from ..precision import COMPLEX_OF, REAL_OF, UNIT_ROUNDOFF
 from ..scattered import between, pick, scattered
@@ -100,7 +100,7 @@ class FFT(Operation):
         narrow = Request(self, operands, p, request.tol, request.threads)
 
         def given(arrays: Sequence[Any], error: float) -> list[Any] | str:
-            return ordinary(arrays[0]) or as_operands(arrays, narrow)
+            return as_operands(arrays, narrow, guarded=1)
 
         # A transform keeps norms, and so it keeps the relative error of what it is given.
         return (Narrow(narrow, "float32", UNIT_ROUNDOFF["float32"], request.tol, given),)

@@ -19,7 +19,7 @@ from .. import settings as _settings
 from ..array import Operand, kind_of
 from ..dispatcher import dispatcher
 from ..errors import DtypeError, NufftError, ShapeError
-from ..narrow import Narrow, as_operands, ordinary, rounded
+from ..narrow import Narrow, as_operands, rounded
 from ..operation import Features, Operation, Request, Variant, Work, log2, relative_error
 from ..precision import COMPLEX_OF, REAL_OF, UNIT_ROUNDOFF
 from ..scattered import between, pick, scattered
@@ -154,7 +154,7 @@ class NUFFT(Operation):
 
         def given(arrays: Sequence[Any], error: float) -> list[Any] | str:
             data, *points = arrays
-            return ordinary(data) or as_operands([data, *map(folded, points)], narrow)
+            return as_operands([data, *map(folded, points)], narrow, guarded=1)
 
         return (Narrow(narrow, "float32", added, limit, given),)
 
