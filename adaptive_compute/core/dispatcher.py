@@ -144,7 +144,10 @@ class Dispatcher:
     def bind(self, key: Any, operation: Operation, params: Any, arrays: tuple[Any, ...], tol: float | None) -> None:
         """Keep the call that was just made under a user function's own key, so that its next one builds no request."""
         state = _settings.current()
-        request = self.request(operation, params, arrays, state, tol)
+        self.bind_request(key, self.request(operation, params, arrays, state, tol), state)
+
+    def bind_request(self, key: Any, request: Request, state: Settings) -> None:
+        """Keep the call of a request that has an entry under a key, for as long as what decided it holds."""
         with self._lock:
             entry = self._entries.get((request, state))
             if entry is not None:
