@@ -192,9 +192,8 @@ class Program:
         first = operands[0]
         assert first is not None
         put = [self._register(v, place, first.kind) for v in node.results]
-        entry = self._dispatcher.entry
-        entry(request, state)  # plans now, so that what cannot be planned fails before anything has run
-        step = _caller(entry, request, state, registers, put)
+        self._dispatcher.entry(request, state)  # plans now: what cannot be planned fails before anything has run
+        step = _caller(self._dispatcher, request, state, registers, put)
         return self._labelled(step, f"kernel {option.kernel.name} on {option.device}")
 
     def _labelled(self, step: Step, label: str) -> Step:
@@ -249,18 +248,35 @@ def _host_kind(operand: Operand) -> str:
     return "torch" if operand.dtype == "bfloat16" else "numpy"
 
 
-def _caller(entry: Any, request: Any, state: Settings, registers: Sequence[int | None], put: Sequence[int]) -> Step:
-    """Return the step of a kernel; the entry is asked for each time, because the plan cache may have dropped it."""
+def _caller(
+    dispatcher: Dispatcher, request: Any, state: Settings, registers: Sequence[int | None], put: Sequence[int]
+) -> Step:
+    """Return the step of a kernel, which finds its plan like a repeated call does: the cache may have dropped it."""
+    key, fast = object(), dispatcher.fast
+
+    def found() -> Callable[..., Any]:
+        call = dispatcher.entry(request, state).call
+        dispatcher.bind_request(key, request, state)
+        return call
+
+    if len(put) == 1 and len(registers) == 1:
+        (target,), (only,) = put, registers
+        assert only is not None
+
+        def simple(values: list[Any]) -> None:
+            values[target] = (fast.get(key) or found())(values[only])
+
+        return simple
     if len(put) == 1:
         (target,) = put
 
         def one(values: list[Any]) -> None:
-            values[target] = entry(request, state).call(*[None if r is None else values[r] for r in registers])
+            values[target] = (fast.get(key) or found())(*[None if r is None else values[r] for r in registers])
 
         return one
 
     def several(values: list[Any]) -> None:
-        results = entry(request, state).call(*[None if r is None else values[r] for r in registers])
+        results = (fast.get(key) or found())(*[None if r is None else values[r] for r in registers])
         for target, result in zip(put, results):
             values[target] = result
 

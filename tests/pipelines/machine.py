@@ -61,12 +61,14 @@ class ToyKernel(Kernel):
             if self.fail is not None:
                 raise self.fail
             self.ran += 1
+            assert not plan.closed
             if self.device == "cpu":
                 return request.params.factor * sum(arrays) + 1
             assert all(a.device == self.device for a in arrays)
             return SimArray(request.params.factor * sum(a.data for a in arrays) + 1, self.device)
 
-        return SimPlan(run)
+        plan = SimPlan(run)
+        return plan
 
 
 class Machine(SimBackend):

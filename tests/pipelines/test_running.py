@@ -178,6 +178,20 @@ def test_a_lost_profile_places_anew():
         assert (m.kernel("sim:0").ran, m.kernel("cpu").ran) == (1, 1)
 
 
+def test_plans_that_left_the_cache_are_made_again():
+    @ac.pipeline
+    def function(x):
+        return toy(NEAR, toy(FAR, x))
+
+    with machine() as m:
+        x = np.ones(10)
+        function(x)
+        for forget in (dispatcher.invalidate, dispatcher.fast.clear, ac.release):
+            forget()
+            np.testing.assert_allclose(function(x), exact(NEAR, exact(FAR, x)))
+        assert m.kernel("sim:0").ran == 4
+
+
 def test_a_backend_that_goes_takes_its_placements_along():
     @ac.pipeline
     def function(x):
