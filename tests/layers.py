@@ -34,7 +34,7 @@ RULES = {
     "backends": _rule("core", "backends", libraries=NUMPY),  # base.py: what every backend stands on
     "pipelines": _rule("core", "backends", "pipelines", libraries=NUMPY),  # backends: base.py, for the types alone
     "integrations": _rule("core", "face", "integrations"),
-    "cli": _rule("core", "face", "report", "cli"),
+    "cli": _rule("core", "face", "report", "zeta", "cli"),
     "report": _rule("core", "face", "report"),  # what a profile says, as a page
     "shaders": _rule(libraries=frozenset()),
     "nn": _rule("face", "nn"),
@@ -48,6 +48,7 @@ BACKEND = _rule("core", "backends", "shaders")  # any one backend; its own layer
 ALLOWED = {
     ("core/array.py", "torch"): "a torch tensor can only be made by torch; inside the method that makes one",
     ("core/array.py", f"{PACKAGE}.integrations.torch"): "by name, when a tensor that requires a gradient is at hand",
+    ("core/traced.py", f"{PACKAGE}.integrations.torch_compile"): "when torch.compile reads the code",
 }
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``adaptive profile | doctor | explain | report | bench | settings``. One file a command.
+"""The command line: ``adaptive profile | doctor | explain | report | bench | settings | zeta``. One file a command.
 
 Exit codes: 0 ok, 1 failure, 2 wrong usage. Results go to stdout; errors, warnings and progress go to stderr.
 """
@@ -14,7 +14,7 @@ import typer
 from .. import __version__
 from ..core import settings as _settings
 from ..core.errors import AdaptiveError, ArgumentError, DtypeError
-from . import bench, doctor, explain, profile, report, settings
+from . import bench, doctor, explain, profile, report, settings, zeta
 
 app = typer.Typer(name="adaptive", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command("profile")(profile.command)
@@ -23,6 +23,7 @@ app.command("explain")(explain.command)
 app.command("report")(report.command)
 app.add_typer(bench.app, name="bench")
 app.command("settings")(settings.command)
+app.add_typer(zeta.app, name="zeta")
 
 
 def _print_version(asked: bool) -> None:

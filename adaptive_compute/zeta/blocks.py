@@ -94,7 +94,10 @@ class Block:
 
 
 def plan(first: Height, last: Height, zeros: int = ZEROS) -> list[tuple[Height, Height]]:
-    """Cut a range into blocks of about as many zeros as told, at whole heights; depends on nothing else."""
+    """Cut a range into blocks of about as many zeros as told, at whole heights.
+
+    The cuts depend on where the range begins and on nothing else, and a range that begins at a cut has the same cuts.
+    """
     ends = [first]
     while True:
         here = float(ends[-1])

@@ -20,7 +20,8 @@ from .checkpoint import Checkpoint
 from .probe import HIGHEST
 
 
-def _height(value: Any, name: str) -> Height:
+def height(value: Any, name: str) -> Height:
+    """Return an argument as a height, or raise with its name."""
     try:
         exact = Decimal(value)
     except (TypeError, ValueError, ArithmeticError):
@@ -108,7 +109,7 @@ def zeros(
     >>> [round(block.base + t, 6) for block in zeta.zeros(14, 30) for t in block.offsets.tolist()]
     [14.134725, 21.02204, 25.010858]
     """
-    first, last = _height(t0, "t0"), _height(t1, "t1")
+    first, last = height(t0, "t0"), height(t1, "t1")
     if last.over(first.base) <= first.offset:
         raise ValueError(f"t1 must be above t0, got t0={t0} and t1={t1}")
     if not isinstance(block, int) or isinstance(block, bool) or block < 1000:

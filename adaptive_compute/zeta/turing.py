@@ -215,6 +215,34 @@ def _close_low(t: float) -> Closing:
     raise OpenCountError("no Gram point beyond 168 pi could be closed")
 
 
+def numbered(n: int) -> tuple[int, float, float]:
+    """Return the n-th zero and a height between it and the next one.
+
+    Parameters
+    ----------
+    n : int
+        From 1 on.
+
+    Returns
+    -------
+    base : int
+    zero : float
+        The zero is at ``base + zero``, the height at ``base + after``.
+    after : float
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    middle = n - 2  # g_(n-2) and the n-th zero lie near each other
+    first = max(middle - 60, _GRAM_LOWEST)
+    near = _neighbourhood(first, middle + 60)
+    here = float(near.points[len(near.points) // 2])
+    below = close(near.base, here).zeros
+    at = n - 1 - below + int(np.searchsorted(near.zeros, here))
+    if first == _GRAM_LOWEST:  # all from the first zero on
+        at = n - 1
+    return near.base, float(near.zeros[at]), float(near.zeros[at] + near.zeros[at + 1]) / 2
+
+
 def N(t: Any, offset: float = 0.0) -> int:  # noqa: N802 - its name in the field
     """Count the zeros of zeta in the critical strip with imaginary part in (0, t], by Turing's method.
 
