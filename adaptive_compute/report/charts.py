@@ -6,6 +6,7 @@ A series is told by its colour, by its marker and, for devices, by its dash, so 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import pairwise
@@ -124,8 +125,11 @@ def crossover(chart: dict[str, Any], styles: Styles, number: int) -> str:
 def _chosen(chart: dict[str, Any], styles: Styles, x: Axis) -> str:
     """Return the shading of what the router chooses: a band over each run of sizes, with its name on top."""
     parts = ['<g class="chosen">']
-    for first, last, kernel, device in runs(chart["chosen"]):
-        start, end = x.at(first / 1.2), x.at(last * 1.2)
+    found = runs(chart["chosen"])
+    # A run reaches half-way to its neighbours, on the logarithmic axis.
+    edges = [x.low, *(math.sqrt(a[1] * b[0]) for a, b in pairwise(found)), x.high]
+    for (_, _, kernel, device), low, high in zip(found, edges, edges[1:]):
+        start, end = x.at(low), x.at(high)
         style = styles.of(chart["operation"], kernel, device)
         span = f'x="{start:g}" width="{max(end - start, 1):g}"'
         name = name_of(kernel, device)
@@ -294,13 +298,14 @@ def histogram(regrets: Sequence[float]) -> tuple[str, list[tuple[str, int]]]:
         left = LEFT + index * width
         tip = f"regret {name}: {count} of {len(regrets)} requests"
         short = name.replace("exactly ", "").replace("to ", "≤").replace("over ", ">")
-        share = f"{count / total:.0%}" if count else ""
+        middle, above = left + width / 2, BOTTOM - height - 4
+        label = f'<text x="{middle:g}" y="{above:g}" text-anchor="middle">{count / total:.0%}</text>' if count else ""
         body.append(
             f'<g class="bar s{0 if index < 4 else 1 if index < 7 else 5}" tabindex="0" role="img" '
             f'aria-label="{escape(tip, quote=True)}" data-tip="{escape(tip, quote=True)}">'
             f'<rect class="back" x="{left:g}" y="{TOP:g}" width="{width:g}" height="{BOTTOM - TOP:g}"/>'
             f'<rect class="fill" x="{left + 3:g}" y="{BOTTOM - height:g}" width="{width - 6:g}" height="{height:g}"/>'
-            f'<text x="{left + width / 2:g}" y="{BOTTOM - height - 4:g}" text-anchor="middle">{share}</text>'
+            f"{label}"
             f'<text class="tick" x="{left + width / 2:g}" y="{BOTTOM + 14:g}" text-anchor="middle">{short}</text></g>'
         )
     middle = (LEFT + RIGHT) / 2

@@ -28,7 +28,8 @@ class Sweep(NamedTuple):
     change: Callable[[Request], Request] | None = None
 
 
-def _causal(request: Request) -> Request:
+def causal(request: Request) -> Request:
+    """Return a request of attention in which each query keeps only the keys up to its own."""
     return Request(
         request.operation, request.operands, request.params._replace(mask=Causal()), request.tol, request.threads
     )
@@ -41,7 +42,7 @@ SWEEPS = (
     Sweep("nufft", "NUFFT, n x n modes to n² points", "n, eps = 1e-6", "complex64", lambda n: (n, n), 3, 10),
     Sweep("attention", "Attention, 8 heads of 64", "queries and keys n", "float32", lambda n: (1, 8, n, 64), 4, 12),
     Sweep("attention", "Causal attention, 8 heads of 64", "queries and keys n", "float32",
-          lambda n: (1, 8, n, 64), 4, 12, _causal),
+          lambda n: (1, 8, n, 64), 4, 12, causal),
     Sweep("attention_backward", "Gradient of attention", "queries and keys n", "float32",
           lambda n: (1, 8, n, 64), 4, 12),
     Sweep("elementwise", "Element-wise expression", "elements n", "float32", lambda n: (n,), 8, 24),
