@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,8 +102,16 @@ class ArrayKind:
         return importlib.import_module(self.name)
 
     def needs_gradient(self, array: Any) -> bool:
-        """Tell whether a call with this operand must be recorded for differentiation."""
+        """Tell whether a call with this operand must be recorded: for a gradient, a transform of functions, a graph."""
         return False
+
+    def is_abstract(self, array: Any) -> bool:
+        """Tell whether the elements cannot be read now: under torch.vmap, or while a graph is traced."""
+        return False
+
+    def stack(self, arrays: Sequence[Any]) -> Any:
+        """Return arrays of one shape as one, along a new leading axis."""
+        raise NotImplementedError
 
     def call_key(self, array: Any) -> tuple[Any, ...] | None:
         """Return all that decides how a call with this operand is run, or None where every call must be checked."""
@@ -134,6 +142,9 @@ class NumpyKind(ArrayKind):
 
     def from_numpy(self, array: np.ndarray) -> np.ndarray:
         return array
+
+    def stack(self, arrays: Sequence[Any]) -> Any:
+        return np.stack(arrays)
 
     def fit(self, array: Any, axis: int, length: int) -> Any:
         have = array.shape[axis]
@@ -204,10 +215,29 @@ class TorchKind(ArrayKind):
 
     def needs_gradient(self, array: Any) -> bool:
         torch = sys.modules["torch"]
-        forward = torch.autograd.forward_ad
-        if getattr(forward, "_current_level", -1) >= 0 and forward.unpack_dual(array).tangent is not None:
-            raise DtypeError("forward-mode differentiation is not supported; its tangent would be lost without a word")
-        return bool(array.requires_grad) and torch.is_grad_enabled()
+        return bool(
+            (array.requires_grad and torch.is_grad_enabled())
+            or torch._C._functorch.is_functorch_wrapped_tensor(array)
+            or self._is_traced(array)
+            or _has_tangent(torch, array)
+        )
+
+    def _is_traced(self, array: Any) -> bool:
+        """Tell whether a tensor stands for the data that a graph will be given."""
+        torch = sys.modules["torch"]
+        return type(array) is not torch.Tensor and isinstance(array, _traced_types(torch))
+
+    def is_abstract(self, array: Any) -> bool:
+        functorch = sys.modules["torch"]._C._functorch
+        inner = array
+        while functorch.is_functorch_wrapped_tensor(inner):
+            if functorch.is_batchedtensor(inner):
+                return True
+            inner = functorch.get_unwrapped(inner)
+        return self._is_traced(inner)
+
+    def stack(self, arrays: Sequence[Any]) -> Any:
+        return sys.modules["torch"].stack(list(arrays))
 
     def call_key(self, array: Any) -> tuple[Any, ...] | None:
         torch = sys.modules["torch"]
@@ -215,6 +245,7 @@ class TorchKind(ArrayKind):
         if (
             type(array) is not torch.Tensor
             or array.is_nested
+            or torch._C._functorch.is_functorch_wrapped_tensor(array)
             or (array.requires_grad and torch.is_grad_enabled())
             or getattr(torch.autograd.forward_ad, "_current_level", -1) >= 0
         ):
@@ -229,6 +260,20 @@ class TorchKind(ArrayKind):
         # By name, because integrations stand above the core and are loaded only when their library is in use.
         module = importlib.import_module("adaptive_compute.integrations.torch")
         return module.differentiate(run, operation, params, arrays)
+
+
+def _has_tangent(torch: Any, array: Any) -> bool:
+    forward = torch.autograd.forward_ad
+    return getattr(forward, "_current_level", -1) >= 0 and forward.unpack_dual(array).tangent is not None
+
+
+def _traced_types(torch: Any) -> tuple[type, ...]:
+    """Return the types of tensors without data: those of graphs that are being traced, where such a thing is loaded."""
+    modules = (
+        ("torch._subclasses.fake_tensor", "FakeTensor"),
+        ("torch._subclasses.functional_tensor", "FunctionalTensor"),
+    )
+    return tuple(getattr(sys.modules[module], name) for module, name in modules if module in sys.modules)
 
 
 class _ViewOf:
@@ -314,6 +359,18 @@ def as_array(value: Any, name: str) -> Any:
         counters.count_copy("array in the other byte order")
         value = value.astype(value.dtype.newbyteorder("="))
     return value
+
+
+def is_recorded(array: Any) -> bool:
+    """Tell whether a call with this operand must be recorded, for a gradient say; False for what is no array."""
+    kind = kind_of(array)
+    return kind is not None and kind.needs_gradient(array)
+
+
+def is_abstract(array: Any) -> bool:
+    """Tell whether an operand is an array whose elements cannot be read now, though its shape is known."""
+    kind = kind_of(array)
+    return kind is not None and kind.is_abstract(array)
 
 
 def describe(array: Any) -> Operand:

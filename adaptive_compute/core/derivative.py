@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from .errors import DtypeError
-from .expression import Node, const, expand, make, ordered, variable
+from .expression import Node, const, expand, make, ordered, replaced, variable
 from .program import Builder
 
 _CONSTANT = frozenset((
@@ -126,6 +126,38 @@ def gradients(root: Node, dtypes: tuple[str, ...], grad: int, grad_dtype: str) -
                 part = make("real", part)
             adjoint[child] = _add(adjoint[child], part) if child in adjoint else part
     return tuple(adjoint.get(variable(i)) if differentiable.get(variable(i)) else None for i in range(len(dtypes)))
+
+
+@lru_cache(maxsize=1024)
+def tangent(root: Node, dtypes: tuple[str, ...], result: str, moving: tuple[str | None, ...]) -> Node | None:
+    """Return how an expression's value changes with its variables (forward mode), as an expression; None: not at all.
+
+    Parameters
+    ----------
+    root : Node
+        The expression.
+    dtypes : tuple of str
+        Dtype of each operand.
+    result : str
+        Dtype of the value.
+    moving : tuple of (str or None)
+        Dtype of each operand's change, None for one that stays. They are the variables after the operands.
+
+    Notes
+    -----
+    The gradient is linear in the gradient of the result; its own gradient with respect to that is the change.
+    """
+    count = len(dtypes)
+    total: Node | None = None
+    for place, (back, dtype) in enumerate(zip(gradients(root, dtypes, count, result), moving)):
+        if back is None or dtype is None:
+            continue
+        part = gradients(back, (*dtypes, result), count + 1, dtype)[count]
+        if part is not None:
+            number = count + place
+            part = replaced(part, lambda leaf, n=number: variable(n) if leaf is variable(count + 1) else leaf)  # type: ignore[misc]
+            total = part if total is None else _add(total, part)
+    return total
 
 
 def _expanded(root: Node) -> Node:

@@ -101,10 +101,13 @@ class Dispatcher:
         for array in arrays:
             kind = None if array is None else kind_of(array)
             if kind is not None and kind.differentiable and kind.needs_gradient(array):
-                return kind.differentiate(partial(self._run_without_gradient, tol=tol), operation, params, arrays)
-        return self._run_without_gradient(operation, params, *arrays, tol=tol)
+                return kind.differentiate(partial(self.compute, tol=tol), operation, params, arrays)
+        return self.compute(operation, params, *arrays, tol=tol)
 
-    def _run_without_gradient(self, operation: Operation, params: Any, *arrays: Any, tol: float | None = None) -> Any:
+    def compute(self, operation: Operation, params: Any, *arrays: Any, tol: float | None = None) -> Any:
+        """Run a call whose operands nothing records: no gradient, no transform of functions, no graph."""
+        if operation.defers:
+            params, arrays = operation.completed(params, arrays)
         state = _settings.current()
         request = self.request(operation, params, arrays, state, tol)
         entry = self.entry(request, state)

@@ -65,6 +65,12 @@ class Node:
         """The nodes that this one is computed from."""
         return () if self.op in ("var", "scalar", "const") else self.args
 
+    # Nodes of one content are one object. Said in so many words, because torch.compile takes no constant without it.
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = object.__hash__
+
     def __repr__(self) -> str:
         return show(self)
 

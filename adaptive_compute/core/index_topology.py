@@ -80,7 +80,7 @@ class IndexTopology(Topology):
         if array.dtype.kind not in "iu" and array.size:
             hint = f"; np.flatnonzero({name}) gives the places of a boolean one" if array.dtype.kind == "b" else ""
             raise DtypeError(f"{name} has dtype {array.dtype}; integers are accepted{hint}")
-        slots = None if size is None else _size(size)
+        slots = None if size is None else check_size(size)
         lowest, highest = (int(array.min()), int(array.max())) if array.size else (0, -1)
         slots = min(highest + 1, LARGEST) if slots is None else slots
         if lowest < 0 or highest >= slots:
@@ -164,7 +164,8 @@ def check_fits(nbytes: int, what: str) -> None:
         raise TooLargeError(f"{what} takes {nbytes / 2**30:.1f} GiB; this machine has {memory / 2**30:.1f} GiB")
 
 
-def _size(size: Any) -> int:
+def check_size(size: Any) -> int:
+    """Return a number of slots as an int."""
     try:
         number = operator.index(size)
     except TypeError:

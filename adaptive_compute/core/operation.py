@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -129,6 +129,13 @@ class Operation:
     # True where `gradient` also takes gradients of what `forward_for_gradient` saved, after those of the results;
     # they arrive in second derivatives only.
     differentiates_saved: bool = False
+    # True where `forward_for_gradient` saves something besides the operands that no derivative goes through: the rules
+    # derive its share from the operands, whose function it is.
+    saves: bool = False
+    # True where the result is linear in the first operand and no other one can be varied.
+    linear: bool = False
+    # True where parameters may be left open until operands have values (`completed` fills them in).
+    defers: bool = False
 
     def result(self, request: Request) -> tuple[Operand, ...]:
         """Return the shape, dtype, device and kind of each array that the request gives back."""
@@ -187,10 +194,37 @@ class Operation:
         return run(self, params, *arrays), ()
 
     def gradient(
-        self, params: Any, arrays: tuple[Any, ...], saved: tuple[Any, ...], grads: tuple[Any, ...]
-    ) -> tuple[Any, ...]:
-        """Return the gradient for each operand (None where there is none), by operations of this library."""
+        self, params: Any, arrays: tuple[Any, ...], saved: tuple[Any, ...], grads: tuple[Any, ...],
+        wanted: tuple[bool, ...],
+    ) -> tuple[Any, ...]:  # fmt: skip
+        """Return the gradient for each operand, by operations of this library.
+
+        None stands where there is none; it may stand where ``wanted`` says that nobody asks.
+        """
         raise NotImplementedError(f"{self.name} has no gradient rule yet; detach its operands")
+
+    def tangent(
+        self, params: Any, arrays: tuple[Any, ...], tangents: tuple[Any, ...], result: Any
+    ) -> tuple[Any, ...] | None:
+        """Return how the results change with the operands (forward mode), or None: by two gradients, then.
+
+        ``tangents`` has None for an operand that does not change.
+        """
+        return None
+
+    def batched(
+        self, params: Any, arrays: tuple[Any, ...], stacked: tuple[bool, ...], size: int
+    ) -> tuple[Any, tuple[Any, ...], Callable[[list[Any]], list[Any]] | None] | None:
+        """Return one call that stands for ``size`` calls, or None where they must be made one by one.
+
+        Operands that are ``stacked`` have a leading axis over the calls; so must the results, once the function that is
+        returned third (None: as they are) has been given them.
+        """
+        return None
+
+    def completed(self, params: Any, arrays: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+        """Return parameters and operands with nothing left open, now that the operands have values."""
+        return params, arrays
 
 
 def relative_error(result: Any, reference: Any) -> float:

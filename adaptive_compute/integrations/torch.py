@@ -1,21 +1,26 @@
-"""torch.autograd: any operation with a gradient rule, on any kernel, can be differentiated, twice and more.
+"""torch's autograd and torch.func: any operation with a gradient rule, on any kernel, as one node of torch's graph.
 
-The rule itself belongs to the operation (``Operation.gradient``). This room only records the call and hands the rule
-its operands again when torch asks for the gradient.
+The rules belong to the operations (``Operation.gradient``, ``tangent`` and ``batched``). This room only records the
+call and hands a rule its operands again when torch asks: for the gradient, twice and more; in forward mode; under
+torch.vmap. Where a graph is being traced, the call goes through ``torch_library``, which puts it there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from ..core.array import kind_named
 from ..core.errors import ArgumentError
 from ..core.operation import Operation
 from ..core.settings import using, without_kernel
+from . import torch_library
 
 _TORCH = kind_named("torch")
 
@@ -29,7 +34,7 @@ def differentiate(run: Callable[..., Any], operation: Operation, params: Any, ar
         ``run(operation, params, *arrays)`` runs a call without recording it, under the accuracy in its ``tol`` keyword.
     operation : Operation
         Its ``forward_for_gradient`` gives the result and what the gradient needs besides the operands; its ``gradient``
-        gives the gradient. There, ``arrays[i].requires_grad`` tells whether operand i needs one.
+        gives the gradient.
     params : hashable
         The operation's parameters.
     arrays : tuple
@@ -57,61 +62,198 @@ def differentiate(run: Callable[..., Any], operation: Operation, params: Any, ar
             f"{operation.name}: an operand requires grad, but the first one is a {type(arrays[0]).__name__}, so the "
             "result would be one as well and lose the gradient; pass tensors, or detach the operand"
         )
-    # Tensors throughout, so that gradient rules meet one kind of array.
-    arrays = tuple(a if a is None or isinstance(a, torch.Tensor) else _TORCH.from_numpy(a) for a in arrays)
-    count, *outputs = _Call.apply(run, operation, params, *arrays)
-    return outputs[0] if count is None else tuple(outputs[:count])
+    if not torch_library.is_traced(arrays):
+        # Tensors throughout, so that gradient rules meet one kind of array. (A graph keeps the others as constants.)
+        arrays = tuple(a if a is None or isinstance(a, torch.Tensor) else _TORCH.from_numpy(a) for a in arrays)
+    form, *outputs = _Call.apply(run, operation, params, *arrays)
+    return tuple(outputs[: form.results]) if form.several else outputs[0]
+
+
+@dataclass(frozen=True)  # and no tuple, into which torch would look for results
+class _Form:
+    """What the outputs of a recorded call are: results first, then what was saved and is no result.
+
+    ``saved`` has the place among the outputs of each array that the rule for the gradient wants besides the operands.
+    """
+
+    several: bool
+    results: int
+    saved: tuple[int, ...]
 
 
 class _Call(torch.autograd.Function):  # type: ignore[misc]
-    """One recorded call. Its outputs: the number of results (None where it is no tuple), the results, saved arrays."""
+    """One recorded call. Its outputs: their form, the results, and saved arrays that are none of the results."""
 
     @staticmethod
     def forward(run: Any, operation: Operation, params: Any, *arrays: Any) -> tuple[Any, ...]:
         # Detached, because a kernel may work in other threads, where gradient mode is on.
         plain = tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in arrays)
+        if torch_library.is_traced(plain):
+            run = partial(torch_library.run, tol=run.keywords.get("tol"))
         result, saved = operation.forward_for_gradient(params, plain, run)
-        if isinstance(result, tuple):
-            return (len(result), *result, *saved)
-        return (None, result, *saved)
+        outputs = list(result) if isinstance(result, tuple) else [result]
+        count, places = len(outputs), []
+        for array in saved:
+            same = [place for place, output in enumerate(outputs) if output is array]
+            places.append(same[0] if same else len(outputs))
+            outputs += [] if same else [array]
+        return _Form(isinstance(result, tuple), count, tuple(places)), *outputs
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
         run, ctx.operation, ctx.params, *arrays = inputs
-        count, *outputs = output
+        ctx.form, *outputs = output
         ctx.tol = run.keywords.get("tol")
-        ctx.results = 1 if count is None else count
+        ctx.results = ctx.form.results
         ctx.operands = len(arrays)
         ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(*(o for o in outputs if isinstance(o, torch.Tensor) and not _is_continuous(o)))
+        constant = outputs[ctx.results :] if ctx.operation.saves else []
+        discrete = [o for o in outputs if isinstance(o, torch.Tensor) and not _is_continuous(o)]
+        ctx.mark_non_differentiable(*discrete, *constant)
         ctx.like = [_like(o) for o in outputs[: ctx.results]]
-        kept = [*arrays, *outputs[ctx.results :]]
+        kept = [*arrays, *outputs]
         tensors = [isinstance(a, torch.Tensor) for a in kept]
         ctx.constants = [None if is_tensor else a for a, is_tensor in zip(kept, tensors)]
-        ctx.places = [place for place, is_tensor in enumerate(tensors) if is_tensor]
-        ctx.save_for_backward(*(kept[place] for place in ctx.places))
+        # The other results are for the forward mode, whose rules want to know their dtype and shape.
+        needed = {*range(len(arrays)), *(len(arrays) + place for place in ctx.form.saved)}
+        ctx.forward_places = [place for place, is_tensor in enumerate(tensors) if is_tensor]
+        ctx.backward_places = [place for place in ctx.forward_places if place in needed]
+        ctx.save_for_backward(*(kept[place] for place in ctx.backward_places))
+        ctx.save_for_forward(*(kept[place] for place in ctx.forward_places))
 
     @staticmethod
     def backward(ctx: Any, *received: Any) -> tuple[Any, ...]:
         kept = list(ctx.constants)
-        for place, tensor in zip(ctx.places, ctx.saved_tensors):
+        for place, tensor in zip(ctx.backward_places, ctx.saved_tensors):
             kept[place] = tensor
-        arrays, saved = tuple(kept[: ctx.operands]), tuple(kept[ctx.operands :])
-        grads = [
-            torch.zeros(like[0], dtype=like[1], device=like[2]) if grad is None and like is not None else grad
-            for grad, like in zip(received[1:], ctx.like)
-        ]
+        arrays = tuple(kept[: ctx.operands])
+        saved = tuple(kept[ctx.operands + place] for place in ctx.form.saved)
+        wanted = tuple(ctx.needs_input_grad[3:])
+        grads = list(received[1 : 1 + ctx.results])
         of_saved = received[1 + ctx.results :]
         if any(grad is not None for grad in of_saved):
             if not ctx.operation.differentiates_saved:
                 raise NotImplementedError(f"{ctx.operation.name} has no rule for this higher derivative")
             grads.extend(of_saved)
-        # A kernel forced by name belongs to the operation that was called; its gradient is made of other ones.
-        with without_kernel(), nullcontext() if ctx.tol is None else using(tol=ctx.tol):
-            found = ctx.operation.gradient(ctx.params, arrays, saved, tuple(grads))
-        wanted = ctx.needs_input_grad[3:]
-        cast = [_cast(g, a) if want else None for g, a, want in zip(found, arrays, wanted)]
-        return (None, None, None, *cast)
+        found = pull(ctx.operation, ctx.params, arrays, saved, grads, wanted, ctx.like, ctx.tol)
+        return (None, None, None, *found)
+
+    @staticmethod
+    def jvp(ctx: Any, *received: Any) -> tuple[Any, ...]:
+        kept = list(ctx.constants)
+        for place, tensor in zip(ctx.forward_places, ctx.saved_tensors):
+            kept[place] = forward_ad.unpack_dual(tensor).primal  # at this level it does not move any more
+        arrays, outputs = tuple(kept[: ctx.operands]), kept[ctx.operands :]
+        results, saved = outputs[: ctx.results], tuple(outputs[place] for place in ctx.form.saved)
+        changes = tuple(
+            c if isinstance(a, torch.Tensor) and _is_continuous(a) else None for c, a in zip(received[3:], arrays)
+        )
+        found = push(ctx.operation, ctx.params, arrays, saved, changes, results, ctx.tol)
+        return (None, *found, *[None] * (len(outputs) - ctx.results))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, run: Any, operation: Operation, params: Any, *arrays: Any) -> tuple[Any, Any]:
+        outputs = map_over(partial(_Call.apply, run), operation, params, arrays, in_dims[3:], info.batch_size)
+        return outputs, tuple(0 if isinstance(output, torch.Tensor) else None for output in outputs)
+
+
+def pull(
+    operation: Operation, params: Any, arrays: tuple[Any, ...], saved: tuple[Any, ...], grads: list[Any],
+    wanted: tuple[bool, ...], like: list[Any], tol: float | None,
+) -> list[Any]:  # fmt: skip
+    """Return the gradients of operands by the operation's own rule, each in its operand's dtype and place.
+
+    A gradient that is None arrives at the rule as zeros, made ``like`` the result that it belongs to.
+    """
+    filled = [
+        torch.zeros(as_[0], dtype=as_[1], device=as_[2]) if grad is None and as_ is not None else grad
+        for grad, as_ in zip(grads, [*like, *[None] * (len(grads) - len(like))])
+    ]
+    with _around(tol, arrays):
+        found = operation.gradient(params, arrays, saved, tuple(filled), wanted)
+    return [_cast(g, a) if want else None for g, a, want in zip(found, arrays, wanted)]
+
+
+def push(
+    operation: Operation, params: Any, arrays: tuple[Any, ...], saved: tuple[Any, ...], changes: tuple[Any, ...],
+    results: list[Any], tol: float | None,
+) -> list[Any]:  # fmt: skip
+    """Return how results change with the operands: by the operation's rule, or by two gradients where it has none."""
+    with _around(tol, arrays):
+        if operation.linear:
+            found: tuple[Any, ...] | None = (_again(operation, params, (changes[0], *arrays[1:])),)
+        else:
+            found = operation.tangent(params, arrays, changes, results[0])
+        if found is None:
+            found = _by_two_gradients(operation, params, arrays, saved, changes, results)
+    return [None if f is None or not _is_continuous(r) else _cast(f, r).expand(r.shape) for f, r in zip(found, results)]
+
+
+def _again(operation: Operation, params: Any, arrays: tuple[Any, ...]) -> Any:
+    from ..core.dispatcher import dispatcher
+
+    return dispatcher.run(operation, params, *arrays)
+
+
+def _by_two_gradients(
+    operation: Operation, params: Any, arrays: tuple[Any, ...], saved: tuple[Any, ...], changes: tuple[Any, ...],
+    results: list[Any],
+) -> tuple[Any, ...]:  # fmt: skip
+    """Return the results' changes: the gradient is linear in the results' gradients, and its own adjoint gives them."""
+    wanted = tuple(change is not None for change in changes)
+    varied = [place for place, result in enumerate(results) if _is_continuous(result)]
+
+    def back(*grads: Any) -> tuple[Any, ...]:
+        every: list[Any] = [None] * len(results)
+        for place, grad in zip(varied, grads):
+            every[place] = grad
+        found = operation.gradient(params, arrays, saved, tuple(every), wanted)
+        moving[:] = [place for place, g in enumerate(found) if wanted[place] and g is not None]
+        return tuple(_cast(found[place], arrays[place]) for place in moving)
+
+    moving: list[int] = []
+    given, adjoint = torch.func.vjp(back, *(torch.zeros_like(results[place]) for place in varied))
+    moved = adjoint(tuple(changes[place] for place in moving)) if given else ()
+    found: list[Any] = [None] * len(results)
+    for place, part in zip(varied, moved):
+        found[place] = part
+    return tuple(found)
+
+
+def map_over(
+    call: Callable[..., Any], operation: Operation, params: Any, arrays: tuple[Any, ...], dims: tuple[Any, ...],
+    size: int,
+) -> tuple[Any, ...]:  # fmt: skip
+    """Make a call for each element of an axis of some operands; the results have a leading axis over the calls.
+
+    One call stands for all of them where the operation knows how; else they are made one by one.
+    """
+    stacked = tuple(dim is not None for dim in dims)
+    front = tuple(a if dim is None else a.movedim(dim, 0) for a, dim in zip(arrays, dims))
+    together = operation.batched(params, front, stacked, size)
+    if together is not None:
+        new_params, new_arrays, finish = together
+        count, *outputs = call(operation, new_params, *new_arrays)
+        return (count, *(outputs if finish is None else finish(outputs)))
+    if size == 0:
+        raise ArgumentError(f"{operation.name}: torch.vmap over no elements, of operands that one call cannot hold")
+    rows = [call(operation, params, *(a[i] if has else a for a, has in zip(front, stacked))) for i in range(size)]
+    return (rows[0][0], *(torch.stack(parts) for parts in list(zip(*rows))[1:]))
+
+
+def _around(tol: float | None, arrays: tuple[Any, ...]) -> ExitStack:
+    """Return the settings that a rule runs under.
+
+    A kernel forced by name belongs to the operation that was called; its gradient is made of other ones. And the
+    gradient of a call is computed in the call's precision, also inside a region of automatic mixed precision.
+    """
+    stack = ExitStack()
+    stack.enter_context(without_kernel())
+    if tol is not None:
+        stack.enter_context(using(tol=tol))
+    if torch._C._is_any_autocast_enabled():
+        stack.enter_context(torch.autocast(arrays[0].device.type, enabled=False))
+    return stack
 
 
 def _is_continuous(tensor: torch.Tensor) -> bool:

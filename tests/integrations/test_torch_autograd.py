@@ -173,7 +173,7 @@ class Scale(Operation):
         square = a * a
         return (a * torch.as_tensor(1.0 if b is None else b), square, torch.tensor(a.numel())), (a**3, "a word")
 
-    def gradient(self, params, arrays, saved, grads):
+    def gradient(self, params, arrays, saved, grads, wanted):
         a, b, _ = arrays
         cube, word = saved
         assert word == "a word"
@@ -241,7 +241,7 @@ def test_second_derivatives_flow_through_what_was_saved():
         def forward_for_gradient(self, params, arrays, run):
             return arrays[0] ** 4, (arrays[0] ** 3,)
 
-        def gradient(self, params, arrays, saved, grads):
+        def gradient(self, params, arrays, saved, grads, wanted):
             grad = 4 * saved[0] * grads[0]
             if len(grads) > 1 and grads[1] is not None:
                 grad = grad + 3 * arrays[0] ** 2 * grads[1]
@@ -300,8 +300,9 @@ def test_a_kernel_forced_for_the_call_does_not_bind_its_gradient():
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own, on its first use
-def test_forward_mode_is_refused():
+def test_forward_mode():
     import torch.autograd.forward_ad as forward
 
-    with forward.dual_level(), pytest.raises(TypeError, match="forward-mode"):
-        ac.sin(forward.make_dual(torch.ones(3), torch.ones(3)))
+    with forward.dual_level():
+        change = forward.unpack_dual(ac.sin(forward.make_dual(torch.zeros(3), torch.full((3,), 2.0)))).tangent
+    assert change.tolist() == [2.0, 2.0, 2.0]

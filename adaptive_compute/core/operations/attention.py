@@ -16,12 +16,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from .. import settings as _settings
 from ..array import as_array, call_key, describe
 from ..dispatcher import dispatcher
 from ..errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from ..masks import Causal
 from ..topology import Mask, Topology
+from ..traced import compiling, in_graph
 from .attention_rule import BACKWARD, DTYPES, FAMILY, AttentionParams, Given
 
 OPERATIONS = (FAMILY, BACKWARD)
@@ -130,6 +133,11 @@ def attention(
     >>> attention(q, k, v, mask=Window(16)).shape
     (8, 256, 64)
     """
+    if type(query) is not np.ndarray and compiling():
+        return in_graph(
+            "attention", "attention", query, key, value, mask=mask, bias=bias, is_causal=is_causal, scale=scale,
+            enable_gqa=enable_gqa, return_lse=return_lse, precision=precision, tol=tol,
+        )  # fmt: skip
     if precision == "adaptive":
         with _settings.using(precision="adaptive"):
             return attention(

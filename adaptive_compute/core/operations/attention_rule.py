@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -214,6 +215,7 @@ class Attention(_Family):
     """``softmax(scale q k^T + bias, where kept) v``."""
 
     name = "attention"
+    saves = True
 
     def result(self, request: Request) -> tuple[Operand, ...]:
         q, v = request.first, request.operands[2]
@@ -264,21 +266,34 @@ class Attention(_Family):
 
     def forward_for_gradient(self, params: Any, arrays: tuple[Any, ...], run: Any) -> tuple[Any, tuple[Any, ...]]:
         out, lse = run(self, params._replace(return_lse=True), *arrays)
-        return ((out, lse) if params.return_lse else out), (out[...], lse[...])
+        return ((out, lse) if params.return_lse else out), (out, lse)
 
     def gradient(
-        self, params: Any, arrays: tuple[Any, ...], saved: tuple[Any, ...], grads: tuple[Any, ...]
-    ) -> tuple[Any, ...]:
+        self, params: Any, arrays: tuple[Any, ...], saved: tuple[Any, ...], grads: tuple[Any, ...],
+        wanted: tuple[bool, ...],
+    ) -> tuple[Any, ...]:  # fmt: skip
         query, key, value, mask, bias = arrays
         dlse = grads[1] if params.return_lse else None
-        kind = kind_of(query)
-        assert kind is not None
-        if any(a is not None and kind.needs_gradient(a) for a in (*arrays, grads[0], dlse)):
-            return _differentiable_gradient(params, arrays, saved[1].dtype, grads[0], dlse)
-        wanted = bias is not None and bias.requires_grad
-        back = BackwardParams(params.mask, params.scale, wanted, params.precision)
+        back = BackwardParams(params.mask, params.scale, bias is not None and wanted[4], params.precision)
         found = dispatcher.run(BACKWARD, back, grads[0], query, key, value, mask, bias, *saved, dlse)
-        return (*found[:3], None, found[3] if wanted else None)
+        return (*found[:3], None, found[3] if back.bias_gradient else None)
+
+    def batched(
+        self, params: Any, arrays: tuple[Any, ...], stacked: tuple[bool, ...], size: int
+    ) -> tuple[Any, tuple[Any, ...], None]:
+        query, key, value = (_leading(array, has, size) for array, has in zip(arrays[:3], stacked))
+        mask, bias = (_between(array, has, query.ndim) for array, has in zip(arrays[3:], stacked[3:]))
+        return params, (query, key, value, mask, bias), None
+
+
+def _leading(array: Any, has: bool, size: int) -> Any:
+    """Return an operand with a leading axis over calls, which it may have already."""
+    return array if has or array is None else array.expand(size, *array.shape)
+
+
+def _between(array: Any, has: bool, ndim: int) -> Any:
+    """Return a mask or a bias that has a leading axis over calls so that the other axes broadcast as before."""
+    return array.reshape(array.shape[0], *[1] * (ndim - array.ndim), *array.shape[1:]) if has else array
 
 
 class AttentionBackward(_Family):
@@ -366,9 +381,44 @@ class AttentionBackward(_Family):
         return dq, dk, dv
 
     def gradient(
-        self, params: Any, arrays: tuple[Any, ...], saved: tuple[Any, ...], grads: tuple[Any, ...]
-    ) -> tuple[Any, ...]:
-        raise NotImplementedError("the gradient of attention is differentiated through ac.attention, not on its own")
+        self, params: Any, arrays: tuple[Any, ...], saved: tuple[Any, ...], grads: tuple[Any, ...],
+        wanted: tuple[bool, ...],
+    ) -> tuple[Any, ...]:  # fmt: skip
+        torch = sys.modules["torch"]  # the operands are its tensors, so it is loaded
+        _, _, _, _, mask, bias, _, lse, dlse = arrays
+        varied = [0, 1, 2, 3, *([5] if bias is not None else []), *([8] if dlse is not None else [])]
+
+        def dense(*given: Any) -> tuple[Any, ...]:
+            now = list(arrays)
+            for place, array in zip(varied, given):
+                now[place] = array
+            operands = (now[1], now[2], now[3], mask, now[5])
+            found = _differentiable_gradient(params, operands, lse.dtype, now[0], now[8])
+            return (*found[:3], found[4]) if params.bias_gradient else found[:3]
+
+        # What was saved of the call is a function of the other operands, by way of which its share arrives.
+        _, pull = torch.func.vjp(dense, *(arrays[place] for place in varied))
+        found: list[Any] = [None] * len(arrays)
+        for place, part in zip(varied, pull(tuple(grads))):
+            found[place] = part
+        return tuple(found)
+
+    def batched(
+        self, params: Any, arrays: tuple[Any, ...], stacked: tuple[bool, ...], size: int
+    ) -> tuple[Any, tuple[Any, ...], Any]:
+        grad, query, key, value, mask, bias, out, lse, dlse = (
+            array if place in (4, 5) else _leading(array, stacked[place], size) for place, array in enumerate(arrays)
+        )
+        own = stacked[5]
+        if bias is not None and params.bias_gradient and not own:  # each call has a gradient of its own for it
+            bias, own = bias.expand(size, *bias.shape), True
+        shape = None if bias is None else bias.shape
+        mask, bias = _between(mask, stacked[4], query.ndim), _between(bias, own, query.ndim)
+
+        def finish(results: list[Any]) -> list[Any]:
+            return [*results[:3], results[3].reshape(shape)] if params.bias_gradient else results
+
+        return params, (grad, query, key, value, mask, bias, out, lse, dlse), finish
 
 
 FAMILY = Attention()

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import ArgumentError
 from ..expression import ARITY, Tracer, const, make, replaced, traced, variable
+from ..traced import compiling, in_graph
 from .elementwise_call import compute_call
 from .elementwise_call import elementwise as elementwise
 from .elementwise_call import evaluate as evaluate
@@ -52,6 +53,8 @@ _DOC = """{what}
     """
 
 _LEAVES = tuple(variable(index) for index in range(3))
+_WHERE, _CLIP = make("where", *_LEAVES), make("clip", *_LEAVES)
+_GELU = {op: make(op, _LEAVES[0]) for op in ("gelu", "gelu_tanh")}
 _NUMBERS = "Real or complex numbers."
 _REALS = "Real numbers."
 _SAME = "The operands' dtype by NumPy's rules."
@@ -98,6 +101,8 @@ def _binary(op: str, what: str, accepted: str, result: str, example: str, shown:
         if isinstance(x1, Tracer) or isinstance(x2, Tracer):
             return traced(op, x1, x2)
         if op == "power" and isinstance(x2, float):  # a constant exponent may be a root or a product
+            if compiling():
+                return in_graph("elementwise", "power", x1, x2, tol=tol)
             return compute_call(make(op, _LEAVES[0], const(x2)), (x1,), ("x1",), tol)
         return compute_call(root, (x1, x2), ("x1", "x2"), tol)
 
@@ -270,7 +275,7 @@ def where(condition: Any, x: Any, y: Any, *, tol: float | None = None) -> Any:
     """
     if any(isinstance(value, Tracer) for value in (condition, x, y)):
         return traced("where", condition, x, y)
-    return compute_call(make("where", *_LEAVES), (condition, x, y), ("condition", "x", "y"), tol)
+    return compute_call(_WHERE, (condition, x, y), ("condition", "x", "y"), tol)
 
 
 def clip(x: Any, min: Any = None, max: Any = None, *, tol: float | None = None) -> Any:
@@ -311,7 +316,7 @@ def clip(x: Any, min: Any = None, max: Any = None, *, tol: float | None = None) 
         return maximum(x, min, tol=tol)
     if any(isinstance(value, Tracer) for value in (x, min, max)):
         return traced("clip", x, min, max)
-    return compute_call(make("clip", *_LEAVES), (x, min, max), ("x", "min", "max"), tol)
+    return compute_call(_CLIP, (x, min, max), ("x", "min", "max"), tol)
 
 
 def gelu(x: Any, approximate: str = "none", *, tol: float | None = None) -> Any:
@@ -351,7 +356,7 @@ def gelu(x: Any, approximate: str = "none", *, tol: float | None = None) -> Any:
     if approximate not in ("none", "tanh"):
         raise ArgumentError(f"approximate={approximate!r} is not accepted; use 'none' or 'tanh'")
     op = "gelu" if approximate == "none" else "gelu_tanh"
-    return traced(op, x) if isinstance(x, Tracer) else compute_call(make(op, _LEAVES[0]), (x,), ("x",), tol)
+    return traced(op, x) if isinstance(x, Tracer) else compute_call(_GELU[op], (x,), ("x",), tol)
 
 
 def round(x: Any, decimals: int = 0, *, tol: float | None = None) -> Any:
@@ -384,6 +389,8 @@ def round(x: Any, decimals: int = 0, *, tol: float | None = None) -> Any:
     >>> ac.round(np.array([0.5, 1.26]), 1)
     array([0.5, 1.3])
     """
+    if compiling():
+        return in_graph("elementwise", "round", x, decimals, tol=tol)
     if isinstance(decimals, bool) or not isinstance(decimals, (int, np.integer)) or not -300 <= decimals <= 300:
         raise ArgumentError(f"decimals must be a whole number between -300 and 300, got {decimals!r}")
     root = _LEAVES[0]

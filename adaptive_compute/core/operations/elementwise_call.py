@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import settings as _settings
-from ..array import as_array, call_key, describe, kind_of
+from ..array import as_array, call_key, describe, is_recorded, kind_of
 from ..dispatcher import dispatcher
 from ..errors import (
     AdaptiveError,
@@ -36,6 +36,7 @@ from ..expression import (
     variable,
 )
 from ..program import ACCEPTED, program
+from ..traced import compiling, in_graph
 from .elementwise_rule import FAMILY, VMAP, VmapParams
 
 _NUMBERS = frozenset((bool, int, float, complex))
@@ -109,6 +110,8 @@ def _as_bound(values: Sequence[Any]) -> Sequence[Any]:
 
 def compute_call(root: Node, values: Sequence[Any], names: Sequence[str], tol: float | None) -> Any:
     """Check operands, and run an expression of them; a call seen before goes straight to its plan."""
+    if compiling():
+        return in_graph("elementwise_call", "compute_call", root, values, names, tol)
     key: tuple[Any, ...] | None = None
     known = tuple([_known(value) for value in values])
     if None not in known and not _NUMBERS.issuperset(map(type, values)):
@@ -122,7 +125,8 @@ def compute_call(root: Node, values: Sequence[Any], names: Sequence[str], tol: f
     tol = None if tol is None else _settings.check_tol("tol", tol)
     operands = _operands(values, names)
     leaves = tuple(_leaf_of(value) if _is_number(value) else None for value in operands)
-    if any(getattr(value, "requires_grad", False) for value in operands):
+    # A gradient rule wants numbers in the expression; a pipeline takes them with each call.
+    if any(is_recorded(value) and not getattr(kind_of(value), "numbers_apart", False) for value in operands):
         leaves = tuple(const(value) if isinstance(leaf, str) else leaf for leaf, value in zip(leaves, operands))
     bound, order = (root, range(len(operands))) if not any(leaves) else _bound(root, leaves)
     arrays = tuple(operands[i] if leaves[i] is None else np.asarray(operands[i]) for i in order)
@@ -190,6 +194,8 @@ def evaluate(expression: str, *, tol: float | None = None, **arrays: Any) -> Any
     >>> ac.evaluate("2*a + sin(b)**2", a=np.arange(3.0), b=np.zeros(3))
     array([0., 2., 4.])
     """
+    if compiling():
+        return in_graph("elementwise_call", "evaluate", expression, tol=tol, **arrays)
     if not isinstance(expression, str):
         raise ArgumentError(f"expression must be a str, got {type(expression).__name__}")
     names = tuple(arrays)
@@ -199,7 +205,7 @@ def evaluate(expression: str, *, tol: float | None = None, **arrays: Any) -> Any
     return compute_call(root, tuple(arrays.values()), names, tol)
 
 
-class _Mapped:
+class Mapped:
     """A Python function of scalars as a function of arrays; what ``elementwise`` returns."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -208,6 +214,12 @@ class _Mapped:
         self._function = function
         self._traced: dict[int, Node | str] = {}
         self._dtypes: dict[tuple[str, ...], str] = {}
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
 
     def expression(self, count: int) -> Node | str:
         """Return the expression of the function for a number of arguments, or the reason why it has none."""
@@ -233,6 +245,8 @@ class _Mapped:
         return found
 
     def __call__(self, *arrays: Any, tol: float | None = None) -> Any:
+        if compiling():
+            return in_graph("elementwise_call", "call_mapped", self, arrays, tol)
         if any(isinstance(array, Tracer) for array in arrays):
             return self._function(*arrays)
         if not arrays:
@@ -260,6 +274,11 @@ class _Mapped:
                 ) from error
             self._dtypes[dtypes] = describe(result).dtype
         return dispatcher.run(VMAP, VmapParams(self._function, self._dtypes[dtypes]), *arrays, tol=tol)
+
+
+def call_mapped(function: Mapped, arrays: Sequence[Any], tol: float | None) -> Any:
+    """Call what ``elementwise`` returned."""
+    return function(*arrays, tol=tol)
 
 
 def _on_host(array: Any) -> Any:
@@ -298,4 +317,4 @@ def elementwise(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     if not callable(function):
         raise ArgumentError(f"elementwise takes a function, got {type(function).__name__}")
-    return _Mapped(function)
+    return Mapped(function)

@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import settings as _settings
 from ..array import Operand, describe
-from ..derivative import gradients
+from ..derivative import gradients, tangent
 from ..dispatcher import dispatcher
 from ..errors import DtypeError
 from ..expression import Node, const, make, ordered, reference, replaced, variable
@@ -134,20 +134,42 @@ class Elementwise(Operation):
         return relative_error(result[places], exact)
 
     def gradient(
-        self, params: Any, arrays: tuple[Any, ...], saved: tuple[Any, ...], grads: tuple[Any, ...]
-    ) -> tuple[Any, ...]:
+        self, params: Any, arrays: tuple[Any, ...], saved: tuple[Any, ...], grads: tuple[Any, ...],
+        wanted: tuple[bool, ...],
+    ) -> tuple[Any, ...]:  # fmt: skip
         (grad,) = grads
         dtypes = tuple(describe(array).dtype for array in arrays)
         number = len(arrays)
         parts = gradients(params, dtypes, number, describe(grad).dtype)
         return tuple(
-            None if part is None or not getattr(array, "requires_grad", False)
-            else _like(compute(part, (*arrays, grad)), array)
-            for part, array in zip(parts, arrays)
-        )  # fmt: skip
+            None if part is None or not want else _like(compute(part, (*arrays, grad)), array)
+            for part, array, want in zip(parts, arrays, wanted)
+        )
+
+    def tangent(
+        self, params: Any, arrays: tuple[Any, ...], tangents: tuple[Any, ...], result: Any
+    ) -> tuple[Any, ...] | None:
+        dtypes = tuple(describe(array).dtype for array in arrays)
+        moving = tuple(None if change is None else describe(change).dtype for change in tangents)
+        root = tangent(params, dtypes, describe(result).dtype, moving)
+        return (None if root is None else compute(root, (*arrays, *tangents)).expand(result.shape),)
+
+    def batched(
+        self, params: Any, arrays: tuple[Any, ...], stacked: tuple[bool, ...], size: int
+    ) -> tuple[Any, tuple[Any, ...], None]:
+        return params, _aligned(arrays, stacked), None
 
 
 FAMILY = Elementwise()
+
+
+def _aligned(arrays: Sequence[Any], stacked: Sequence[bool]) -> tuple[Any, ...]:
+    """Return operands of which some have a leading axis over calls, so that they broadcast as each call's would."""
+    axes = max(array.ndim - has for array, has in zip(arrays, stacked))
+    return tuple(
+        array.reshape(array.shape[0], *[1] * (axes + 1 - array.ndim), *array.shape[1:]) if has else array
+        for array, has in zip(arrays, stacked)
+    )
 
 
 def _right(request: Request, arrays: Sequence[Any], result: Any, tol: float) -> bool | str:
@@ -324,8 +346,9 @@ class Vmap(Operation):
         return Features("function", (log2(self.result(request)[0].size),))
 
     def gradient(
-        self, params: Any, arrays: tuple[Any, ...], saved: tuple[Any, ...], grads: tuple[Any, ...]
-    ) -> tuple[Any, ...]:
+        self, params: Any, arrays: tuple[Any, ...], saved: tuple[Any, ...], grads: tuple[Any, ...],
+        wanted: tuple[bool, ...],
+    ) -> tuple[Any, ...]:  # fmt: skip
         torch = sys.modules["torch"]  # the operands are its tensors, so it is loaded
 
         def mapped(*operands: Any) -> Any:
@@ -335,6 +358,11 @@ class Vmap(Operation):
 
         _, pull = torch.func.vjp(mapped, *arrays)
         return tuple(pull(grads[0]))
+
+    def batched(
+        self, params: Any, arrays: tuple[Any, ...], stacked: tuple[bool, ...], size: int
+    ) -> tuple[Any, tuple[Any, ...], None]:
+        return params, _aligned(arrays, stacked), None
 
 
 VMAP = Vmap()

@@ -20,6 +20,7 @@ from .. import settings as _settings
 from ..array import as_array, call_key, describe
 from ..dispatcher import dispatcher
 from ..errors import ArgumentError, ArgumentTypeError, AxisError, DeviceError, DtypeError, ShapeError
+from ..traced import compiling, in_graph
 from .fft_rule import FAMILY, FULL, NONE, SQRT, WORKING, FFTParams
 
 OPERATIONS = (FAMILY,)
@@ -88,6 +89,8 @@ def _one_axis(kind: str, forward: bool, x: Any, n: Any, axis: Any, norm: Any, wo
     For a plain array, its shape, dtype and place and the arguments decide everything; a call that was seen before goes
     straight to its plan and builds no request.
     """
+    if type(x) is not np.ndarray and compiling():
+        return in_graph("fft", "_one_axis", kind, forward, x, n, axis, norm, workers, tol)
     key: tuple[Any, ...] | None = None
     known = call_key(x)
     if known is not None:
@@ -122,6 +125,8 @@ def _several_axes(kind: str, forward: bool, x: Any, s: Any, axes: Any, norm: Any
 
     As for one axis, a call on a plain array that was made before goes straight to its plan.
     """
+    if type(x) is not np.ndarray and compiling():
+        return in_graph("fft", "_several_axes", kind, forward, x, s, axes, norm, workers, tol)
     key: tuple[Any, ...] | None = None
     known = call_key(x)
     if known is not None:

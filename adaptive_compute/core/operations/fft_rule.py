@@ -65,6 +65,7 @@ class FFT(Operation):
     """The family's operation."""
 
     name = "fft"
+    linear = True
 
     def result(self, request: Request) -> tuple[Operand, ...]:
         x, p = request.first, request.params
@@ -190,9 +191,15 @@ class FFT(Operation):
         return error * picked / typical if 0 < typical < math.inf else error
 
     def gradient(
-        self, params: Any, arrays: tuple[Any, ...], saved: tuple[Any, ...], grads: tuple[Any, ...]
-    ) -> tuple[Any, ...]:
+        self, params: Any, arrays: tuple[Any, ...], saved: tuple[Any, ...], grads: tuple[Any, ...],
+        wanted: tuple[bool, ...],
+    ) -> tuple[Any, ...]:  # fmt: skip
         return (_gradient(params, arrays[0], grads[0]),)
+
+    def batched(
+        self, params: Any, arrays: tuple[Any, ...], stacked: tuple[bool, ...], size: int
+    ) -> tuple[Any, tuple[Any, ...], None]:
+        return params._replace(axes=tuple(axis + 1 for axis in params.axes)), arrays, None
 
 
 FAMILY = FFT()

@@ -9,12 +9,13 @@ import operator
 from typing import Any
 
 from .. import settings as _settings
-from ..array import as_array, call_key, describe
+from ..array import as_array, call_key, describe, is_abstract, is_recorded
 from ..dispatcher import dispatcher
-from ..errors import ArgumentTypeError, AxisError, DeviceError, DtypeError, ShapeError
-from ..index_topology import IndexTopology, check_fits
+from ..errors import ArgumentError, ArgumentTypeError, AxisError, DeviceError, DtypeError, ShapeError
+from ..index_topology import IndexTopology, check_fits, check_size
 from ..topology import Topology
-from .gather_rule import GATHER, SCATTER, IndexParams, round_up
+from ..traced import compiling, in_graph
+from .gather_rule import GATHER, SCATTER, IndexParams, indexing, indices
 
 OPERATIONS = (GATHER, SCATTER)
 
@@ -54,7 +55,11 @@ def gather(x: Any, topology_or_index: Any, axis: int = 0, *, tol: float | None =
     >>> ac.gather(np.array([10.0, 20.0, 30.0]), [2, 2, 0])
     array([30., 30., 10.])
     """
+    if compiling():
+        return in_graph("gather", "gather", x, topology_or_index, axis, tol=tol)
     x, along = _operand(x, "x", axis)
+    if is_abstract(topology_or_index):
+        return _run_open(GATHER, x, along, topology_or_index, x.shape[along], "index", tol)
     if not isinstance(topology_or_index, Topology):  # where it is one, the dispatcher checks the result's size in time
         topology_or_index = as_array(topology_or_index, "index")
         entries, operand = describe(topology_or_index).size, describe(x)
@@ -146,9 +151,15 @@ def segment_sum(
 
 
 def _scatter(values: Any, index: Any, size: Any, axis: Any, tol: Any, index_name: str, size_name: str) -> Any:
+    if compiling():
+        return in_graph("gather", "_scatter", values, index, size, axis, tol, index_name, size_name)
     values, along = _operand(values, "values", axis)
     if describe(values).dtype == "bool":
         raise DtypeError("values has dtype bool, which has no sum of its own; count with values of an integer dtype")
+    if is_abstract(index):
+        if size is None:
+            raise ArgumentError(f"{size_name} is needed where {index_name} has no values yet (a graph, or torch.vmap)")
+        return _run_open(SCATTER, values, along, index, check_size(size), index_name, tol)
     topology = _topology(index, size, size_name, index_name, values)
     if topology.entries != values.shape[along]:
         raise ShapeError(
@@ -181,18 +192,30 @@ def _topology(given: Any, size: Any, size_name: str, name: str, x: Any) -> Index
     if isinstance(given, Topology):
         raise ArgumentTypeError(f"{name} is a mask of attention; compile an index with Topology.from_index")
     # What a graph keeps for its backward pass must not change when the caller's array does.
-    recorded = bool(getattr(x, "requires_grad", False))
-    return IndexTopology.from_index(given, size, copy=recorded, name=name)
+    return IndexTopology.from_index(given, size, copy=is_recorded(x), name=name)
+
+
+def _run_open(family: Any, x: Any, axis: int, index: Any, size: int, name: str, tol: Any) -> Any:
+    """Run a call whose index has no values yet: it is checked and compiled when it has."""
+    operand = describe(index)
+    if len(operand.shape) != 1:
+        raise ShapeError(f"{name} must have one axis, got shape {operand.shape}")
+    if not operand.dtype.startswith(("int", "uint")):
+        raise DtypeError(f"{name} has dtype {operand.dtype}; integers are accepted")
+    if family is SCATTER and operand.shape[0] != x.shape[axis]:
+        raise ShapeError(
+            f"values has {x.shape[axis]} entries along axis {axis} and {name} has {operand.shape[0]}; they must agree"
+        )
+    tol = None if tol is None else _settings.check_tol("tol", tol)
+    return dispatcher.run(family, IndexParams(axis, size, False, 0), x, index, None, tol=tol)
 
 
 def _run(family: Any, x: Any, axis: int, topology: IndexTopology, tol: Any) -> Any:
     tol = None if tol is None else _settings.check_tol("tol", tol)
-    if family is GATHER and not getattr(x, "requires_grad", False):  # then nothing asks how the index is ordered
+    if family is GATHER and not is_recorded(x):  # then nothing asks how the index is ordered
         params, starts = IndexParams(axis, topology.size, False, 1), None
     else:
-        is_sorted = topology.is_dense and topology.is_sorted
-        params = IndexParams(axis, topology.size, is_sorted, round_up(topology.longest))
-        starts = topology.starts if is_sorted else None
+        params, (_, starts) = indexing(axis, topology), indices(topology)
     known = call_key(x)
     key = None if known is None else (family, known, params, topology.entries, tol, _settings.current())
     call = None if key is None else dispatcher.fast.get(key)

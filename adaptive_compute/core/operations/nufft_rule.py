@@ -43,7 +43,8 @@ class NufftParams(NamedTuple):
 
     ``n_modes`` are the modes of each dimension; for type 3 the number of modes that the extents of points and targets
     amount to (2 X S / pi for half-widths X and S), rounded up to a quarter of an octave: it decides the size of the
-    grid. ``modeord`` 0 counts modes up from -N//2, 1 is the FFT's order. ``options`` are FINUFFT's own, sorted.
+    grid; empty while the points have no values (in a graph that is being traced). ``modeord`` 0 counts modes up from
+    -N//2, 1 is the FFT's order. ``options`` are FINUFFT's own, sorted.
     """
 
     type: int
@@ -95,6 +96,7 @@ class NUFFT(Operation):
 
     name = "nufft"
     own_tolerance = True  # eps
+    defers = True
 
     def result(self, request: Request) -> tuple[Operand, ...]:
         data, p = request.first, request.params
@@ -218,9 +220,37 @@ class NUFFT(Operation):
         return relative_error(flat[:, keep], exact)
 
     def gradient(
-        self, params: Any, arrays: tuple[Any, ...], saved: tuple[Any, ...], grads: tuple[Any, ...]
-    ) -> tuple[Any, ...]:
-        return _gradient(params, arrays, grads[0])
+        self, params: Any, arrays: tuple[Any, ...], saved: tuple[Any, ...], grads: tuple[Any, ...],
+        wanted: tuple[bool, ...],
+    ) -> tuple[Any, ...]:  # fmt: skip
+        return _gradient(params, arrays, grads[0], wanted)
+
+    def tangent(
+        self, params: Any, arrays: tuple[Any, ...], tangents: tuple[Any, ...], result: Any
+    ) -> tuple[Any, ...] | None:
+        return (_tangent(params, arrays, tangents, result),)
+
+    def batched(
+        self, params: Any, arrays: tuple[Any, ...], stacked: tuple[bool, ...], size: int
+    ) -> tuple[Any, tuple[Any, ...], Any] | None:
+        if any(stacked[1:]):  # a plan is for one set of points
+            return None
+        own = params.dim if params.type == 2 else 1
+        data = arrays[0]
+        lead, flat = data.shape[:-own], data.reshape(-1, *data.shape[-own:])
+
+        def finish(results: list[Any]) -> list[Any]:
+            return [result.reshape(*lead, *result.shape[1:]) for result in results]
+
+        return params._replace(n_trans=flat.shape[0]), (flat, *arrays[1:]), finish
+
+    def completed(self, params: Any, arrays: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+        if params.n_modes:
+            return params, arrays
+        from .nufft_arguments import equivalent_modes
+
+        points, targets = arrays[1 : params.dim + 1], arrays[params.dim + 1 :]
+        return params._replace(n_modes=equivalent_modes(points, targets)), arrays
 
 
 def folded(points: Any) -> Any:
@@ -321,7 +351,7 @@ def coordinate_names(params: NufftParams) -> str:
     return "xyz"[: params.dim] + ("stu"[: params.dim] if params.type == 3 else "")
 
 
-def _gradient(params: NufftParams, arrays: tuple[Any, ...], grad: Any) -> tuple[Any, ...]:
+def _gradient(params: NufftParams, arrays: tuple[Any, ...], grad: Any, wanted: tuple[bool, ...]) -> tuple[Any, ...]:
     """Return the gradients for data, points and targets (PyTorch's convention for complex values, dL/dz*).
 
     With A the transform, g the result's gradient and k the frequency of a mode, the data's gradient is A* g. A point of
@@ -330,9 +360,6 @@ def _gradient(params: NufftParams, arrays: tuple[Any, ...], grad: Any) -> tuple[
     """
     dim, sign = params.dim, params.isign
     data, points, targets = arrays[0], arrays[1 : dim + 1], arrays[dim + 1 :]
-    wanted = [bool(getattr(array, "requires_grad", True)) for array in arrays]
-    if not any(wanted):
-        wanted = [True] * len(arrays)
     found: list[Any] = [None] * len(arrays)
     moving = [d for d in range(dim) if wanted[1 + d]]
     if params.type == 2:
@@ -354,6 +381,46 @@ def _gradient(params: NufftParams, arrays: tuple[Any, ...], grad: Any) -> tuple[
     return tuple(found)
 
 
+def _tangent(params: NufftParams, arrays: tuple[Any, ...], tangents: tuple[Any, ...], result: Any) -> Any:
+    """Return how the result changes with data, points and targets; one transform of a stack.
+
+    Of types 1 and 3 it is ``A dc + i isign sum_d k_d A(c dx_d)``, of type 2 ``A df + i isign sum_d dx_d A(k_d f)``; a
+    frequency of type 3 that changes adds ``i isign ds_d A(x_d c)``.
+    """
+    dim = params.dim
+    data, points, targets = arrays[0], arrays[1 : dim + 1], arrays[dim + 1 :]
+    dpoints, dtargets = tangents[1 : dim + 1], tangents[dim + 1 :]
+    stack: list[Any] = []
+    factors: list[Any] = []
+    if tangents[0] is not None:
+        stack.append(tangents[0])
+        factors.append(None)
+    for d in range(dim):
+        if dpoints[d] is not None:
+            k = targets[d] if params.type == 3 else _modes_of(params, d, result if params.type == 1 else data)
+            stack.append(data * (k if params.type == 2 else dpoints[d]))
+            factors.append(dpoints[d] if params.type == 2 else k)
+        if params.type == 3 and dtargets[d] is not None:
+            stack.append(data * points[d])
+            factors.append(dtargets[d])
+    parts = _transforms(params, stack, (*points, *targets), data.shape)
+    total = None
+    for part, factor in zip(parts, factors):
+        term = part.reshape(result.shape)
+        term = term if factor is None else term * factor * (1j * params.isign)
+        total = term if total is None else total + term
+    return total
+
+
+def _modes_of(params: NufftParams, d: int, like: Any) -> Any:
+    """Return the frequencies of one dimension, shaped to multiply modes."""
+    kind = kind_of(like)
+    assert kind is not None
+    shape = [1] * params.dim
+    shape[d] = -1
+    return kind.constant(frequencies(params.n_modes[d], params.modeord).reshape(shape), like)
+
+
 def _weighted(
     params: NufftParams, data: Any, points: Sequence[Any], targets: Sequence[Any], dims: Sequence[int], *,
     plain: bool = False,
@@ -367,28 +434,22 @@ def _weighted(
     stack = [data] if plain else []
     for d in dims:
         if params.type == 2:
-            kind = kind_of(data)
-            assert kind is not None
-            shape = [1] * params.dim
-            shape[d] = -1
-            stack.append(data * kind.constant(frequencies(params.n_modes[d], params.modeord).reshape(shape), data))
+            stack.append(data * _modes_of(params, d, data))
         else:
             stack.append(data * points[d])
-    result = _run(params, _stacked(stack, params), (*points, *targets))
-    count = len(stack)
-    return list(result.reshape(count, *data.shape[: -(params.dim if params.type == 2 else 1)], -1))
+    return _transforms(params, stack, (*points, *targets), data.shape)
 
 
-def _stacked(arrays: Sequence[Any], params: NufftParams) -> Any:
-    """Return arrays of one shape as one, with a leading axis over all transforms of all of them."""
-    first = arrays[0]
-    own = first.shape[-(params.dim if params.type == 2 else 1) :]
-    if len(arrays) == 1:
-        return first.reshape(-1, *own)
-    whole = first.new_empty((len(arrays), *first.shape))
-    for index, array in enumerate(arrays):
-        whole[index] = array
-    return whole.reshape(-1, *own)
+def _transforms(
+    params: NufftParams, stack: Sequence[Any], coordinates: Sequence[Any], shape: Sequence[int]
+) -> list[Any]:
+    """Return the transform of each array of a stack, by one call; the modes of a result are one axis."""
+    kind = kind_of(stack[0])
+    assert kind is not None
+    own = params.dim if params.type == 2 else 1
+    whole = stack[0] if len(stack) == 1 else kind.stack(stack)
+    result = _run(params, whole.reshape(-1, *shape[len(shape) - own :]), coordinates)
+    return list(result.reshape(len(stack), *shape[: len(shape) - own], -1))
 
 
 def _run(params: NufftParams, data: Any, coordinates: Sequence[Any]) -> Any:

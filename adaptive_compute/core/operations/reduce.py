@@ -11,12 +11,15 @@ from .. import settings as _settings
 from ..array import as_array, call_key, describe
 from ..dispatcher import dispatcher
 from ..errors import ArgumentError, DeviceError, ShapeError
+from ..traced import compiling, in_graph
 from .reduce_rule import FAMILY, ReduceParams, check_axes, result_dtype
 
 OPERATIONS = (FAMILY,)
 
 
 def _reduce(function: str, x: Any, axis: Any, keepdims: Any, tol: float | None) -> Any:
+    if type(x) is not np.ndarray and compiling():
+        return in_graph("reduce", "_reduce", function, x, axis, keepdims, tol)
     key: tuple[Any, ...] | None = None
     known = call_key(x)
     if known is not None and not isinstance(axis, list):

@@ -121,9 +121,15 @@ class Reduce(Operation):
         return relative_error(result.reshape(-1)[few], reference(p.function, rows[few]))
 
     def gradient(
-        self, params: Any, arrays: tuple[Any, ...], saved: tuple[Any, ...], grads: tuple[Any, ...]
-    ) -> tuple[Any, ...]:
+        self, params: Any, arrays: tuple[Any, ...], saved: tuple[Any, ...], grads: tuple[Any, ...],
+        wanted: tuple[bool, ...],
+    ) -> tuple[Any, ...]:  # fmt: skip
         return (_gradient(params, arrays[0], grads[0]),)
+
+    def batched(
+        self, params: Any, arrays: tuple[Any, ...], stacked: tuple[bool, ...], size: int
+    ) -> tuple[Any, tuple[Any, ...], None]:
+        return params._replace(axes=tuple(axis + 1 for axis in params.axes)), arrays, None
 
 
 FAMILY = Reduce()
