@@ -6,10 +6,13 @@
 // long expression to the next). What a program does not use is bound to any buffer.
 // Constants: 0 local size, 1 groups of four in all, 2 groups an invocation computes, 3 geometry (0 operands have the
 // result's shape or one element, 1 rows of a multiple of four, 2 any), 4 elements, 5 how the result is stored, 6 and 7
-// its registers, 8 groups of a scratch plane, 9-14 lengths of the result's axes (innermost first);
-// from 16 for each operand its kind, how it is read and six strides in elements; from 80 the 16 numbers; from 96 the
-// planes of 8 scratch loads; from 104 register and plane of 8 scratch stores; from 120 the steps: operation and three
-// registers each.
+// its registers, 8 groups of a scratch plane, 9-14 elements that a step along each of the result's axes passes, the
+// innermost first; from 16 for each operand its kind, how it is read and what each quotient below adds to its place;
+// from 80 the 16 numbers; from 96 the planes of 8 scratch loads; from 104 register and plane of 8 scratch stores; from
+// 120 the steps: operation and three registers each.
+// An operand's place is made of quotients alone: with q_k = element / (n_0 ... n_(k-1)) the index along axis k is
+// q_k - n_k q_(k+1), so the sum of index times stride is that of q_k (s_k - s_(k-1) n_(k-1)), factors the host makes.
+// Chains of remainders give the same, but NVIDIA's compiler (580.159.04) died where two of them made one remainder.
 // Registers: 0-7 operands, 8-15 their imaginary parts, 16-23 scratch loads, 24-39 numbers, from 40 the steps' results.
 // variant: elementwise_simple8 -DSIMPLE8
 // variant: elementwise_simple32 -DSIMPLE32
@@ -56,12 +59,11 @@ layout(constant_id = 5) const uint STORE = 0;
 layout(constant_id = 6) const uint RESULT = 0;
 layout(constant_id = 7) const uint RESULT_IMAGINARY = 0;
 layout(constant_id = 8) const uint PLANE = 0;
-layout(constant_id = 9) const uint N0 = 1;
-layout(constant_id = 10) const uint N1 = 1;
-layout(constant_id = 11) const uint N2 = 1;
-layout(constant_id = 12) const uint N3 = 1;
-layout(constant_id = 13) const uint N4 = 1;
-layout(constant_id = 14) const uint N5 = 1;
+layout(constant_id = 10) const uint P1 = 1;
+layout(constant_id = 11) const uint P2 = 1;
+layout(constant_id = 12) const uint P3 = 1;
+layout(constant_id = 13) const uint P4 = 1;
+layout(constant_id = 14) const uint P5 = 1;
 
 #define FLAT 0u
 #define ROW 1u
@@ -111,7 +113,8 @@ SLOTS(DECLARE_STEP, DECLARE_STEP)
 #define LOAD(K) \
     if (KIND##K != NONE) { \
         uvec4 place = uvec4(0u); \
-        if (MODE##K != FLAT) place = c0 * S0_##K + c1 * S1_##K + c2 * S2_##K + c3 * S3_##K + c4 * S4_##K + c5 * S5_##K; \
+        if (MODE##K != FLAT) \
+            place = q0 * S0_##K + q1 * S1_##K + q2 * S2_##K + q3 * S3_##K + q4 * S4_##K + q5 * S5_##K; \
         uint at = MODE##K == FLAT ? group : place.x >> 2; \
         bool whole = MODE##K != GATHER; \
         if (KIND##K == WORD) { \
@@ -154,20 +157,17 @@ SLOTS(DECLARE_STEP, DECLARE_STEP)
 
 void compute(uint group) {
     uvec4 v[STEPS_AT + STEPS];
-    uvec4 c0, c1, c2, c3, c4, c5;
-    if (GEOMETRY != 0u) {
-        uvec4 rest = uvec4(4u * group);
-        if (GEOMETRY == 2u) rest = min(rest + uvec4(0u, 1u, 2u, 3u), uvec4(ELEMENTS - 1u));
-        c0 = rest % N0; rest /= N0;
-        c1 = rest % N1; rest /= N1;
-        c2 = rest % N2; rest /= N2;
-        c3 = rest % N3; rest /= N3;
-        c4 = rest % N4; rest /= N4;
-        c5 = rest;
-    } else {
-        c0 = c1 = c2 = c3 = c4 = c5 = uvec4(0u);
-    }
     uint nothing = gl_NumWorkGroups.z - 1u;
+    uvec4 q0 = uvec4(0u), q1 = q0, q2 = q0, q3 = q0, q4 = q0, q5 = q0;
+    if (GEOMETRY != 0u) {
+        q0 = uvec4(4u * group);
+        if (GEOMETRY == 2u) q0 = min(q0 + uvec4(0u, 1u, 2u, 3u), uvec4(ELEMENTS - 1u));
+        q1 = q0 / P1;
+        q2 = q0 / P2;
+        q3 = q0 / P3;
+        q4 = q0 / P4;
+        q5 = q0 / P5;
+    }
     OPERANDS(LOAD)
     OPERANDS(LOAD_SCRATCH)
     TABLE(NUMBER)

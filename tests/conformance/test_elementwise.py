@@ -265,7 +265,7 @@ def test_no_axes_no_elements_one_element(kernel, shape):
 
 @pytest.mark.parametrize("size", [6, LARGE])
 def test_nan_and_infinity_pass_without_a_warning(kernel, size):
-    x = np.resize(np.array([np.nan, np.inf, -np.inf, 0.0, -1.0, 1e38], np.float32), size)
+    x = np.resize(np.array([np.nan, np.inf, -np.inf, 0.0, -1.0, 5e37], np.float32), size)  # 1/x is no subnormal number
     with np.errstate(all="ignore"):
         expected = {
             "1/x": 1 / x, "log(x)": np.log(x), "x*x - x*x": x * x - x * x, "exp(x)": np.exp(x), "sqrt(x)": np.sqrt(x),

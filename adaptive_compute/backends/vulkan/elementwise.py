@@ -79,8 +79,6 @@ class ElementwiseKernel(VulkanKernel):
         axes = _joined(result.shape, tuple(operands[source.operand].shape for source in read))
         if len(axes.lengths) > MOST_AXES:
             return f"operands broadcast along {len(axes.lengths)} groups of axes, the shader has {MOST_AXES}"
-        if self.limits.driver.startswith("NVIDIA") and _repeats_a_block(axes):
-            return "an operand repeats a block of several axes, on which NVIDIA's shader compiler crashed"
         return None
 
     def too_large(self, request: Request) -> str | None:
@@ -201,9 +199,9 @@ def _add(b: Builder, dispatch: Dispatch, call: _Call) -> None:
     store = STORES[call.result.dtype] if last else 0
     constants: list[int] = [call.local, groups, call.each, geometry, call.result.size, store]
     constants += (*dispatch.result, 0, 0)[:2]
-    constants += [groups, *_padded(call.lengths, MOST_AXES, 1), 0]
+    constants += [groups, *_padded(_full(call.lengths), MOST_AXES, 1), 0]
     for kind, mode, strides in table:
-        constants += [kind, mode, *_padded(strides, MOST_AXES, 0)]
+        constants += [kind, mode, *_padded(_of_quotients(strides, call.lengths), MOST_AXES, 0)]
     constants += _padded(dispatch.numbers, 16, 0)
     constants += _padded(dispatch.loads, 8, NO_PLANE)
     for register, plane in _padded(dispatch.stores, 8, (0, NO_PLANE)):
@@ -276,21 +274,17 @@ def _joined(shape: tuple[int, ...], operands: tuple[tuple[int, ...], ...]) -> _A
     return _Axes(tuple(lengths), tuple(strides))
 
 
-def _repeats_a_block(axes: _Axes) -> bool:
-    """Say whether an operand lies along neighbouring axes that were not joined, and repeats along one outside them.
-
-    NVIDIA's compiler (580.159.04) died of a segmentation fault on every such program tried, and on no other: it
-    seems to make one remainder of the two that give the place in the block.
-    """
-    for strides in axes.strides:
-        for inner in range(len(strides) - 2):
-            if strides[inner] and strides[inner + 1] and 0 in strides[inner + 2 :]:
-                return True
-    return False
-
-
 def _full(lengths: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(math.prod(lengths[:axis]) for axis in range(len(lengths)))
+
+
+def _of_quotients(strides: tuple[int, ...], lengths: tuple[int, ...]) -> list[int]:
+    """Return what each quotient of an element's number adds to an operand's place, modulo 2^32.
+
+    The quotients are by the elements that one step along each axis passes; see shaders/elementwise.comp.
+    """
+    before = [0, *(stride * n for stride, n in zip(strides, lengths))]
+    return [(stride - less) % (1 << 32) for stride, less in zip(strides, before)]
 
 
 def _numbers(made: Schedule, count: int) -> dict[Source, int]:
