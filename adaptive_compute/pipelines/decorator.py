@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import sys
+import sysconfig
 import threading
 import time
 import traceback
@@ -37,6 +37,7 @@ from .tree import Flat, filled
 
 MOST = 64  # recordings, and programs, that one pipeline keeps
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
+_STANDARD = sysconfig.get_path("stdlib")
 
 
 class _Recording:
@@ -450,7 +451,7 @@ def _where(error: BaseException, function: types.FunctionType) -> str:
     for frame, line in traceback.walk_tb(error.__traceback__):
         file = frame.f_code.co_filename
         if (
-            not file.startswith((_PACKAGE, sys.prefix))
+            not file.startswith((_PACKAGE, _STANDARD))
             and "site-packages" not in file
             and not file.startswith("<frozen")
         ):
