@@ -15,6 +15,7 @@ from .output import AsJson, print_json
 
 if TYPE_CHECKING:
     from ..core.operation import Request
+    from ..core.settings import Settings
 
 MOST_AXES, MOST_ELEMENTS = 32, 1 << 56  # what NumPy can describe, whatever its version and the dtype
 # Names that people say for an operation, besides its own name and the functions of the public face.
@@ -28,6 +29,12 @@ def command(
     on: Annotated[
         str, typer.Option("--on", metavar="DEVICE", help="Where the operands are, such as cpu or cuda:0.")
     ] = "cpu",
+    tol: Annotated[
+        float | None, typer.Option("--tol", metavar="ERROR", help="Relative L2 error that the result may have.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", metavar="NAME", help="adaptive: the lowest that meets --tol.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show every kernel that could run a call, its predicted time and error, the winner, and what would be faster.
@@ -39,13 +46,24 @@ def command(
     from ..core.dispatcher import dispatcher
 
     request = placed(request_for(op, parse_shape(shape), parse_dtype(dtype)), on)
-    state = _settings.current()
-    decision = dispatcher.decide(request, state)
-    decision = replace(decision, advice=advise(dispatcher.router, decision, state))
+    with _settings.using(tol=tol, precision=precision):
+        state = _settings.current()
+        request = asked_for(request, state)
+        decision = dispatcher.decide(request, state)
+        decision = replace(decision, advice=advise(dispatcher.router, decision, state))
     if as_json:
         print_json(decision.as_dict())
     else:
         print(decision)
+
+
+def asked_for(request: Request, state: Settings) -> Request:
+    """Return the request with the tolerance that is asked for, which an operation may have as its own parameter."""
+    from ..core.operation import Request
+
+    if state.tol is None or request.operation.own_tolerance:
+        return request
+    return Request(request.operation, request.operands, request.params, state.tol, request.threads)
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

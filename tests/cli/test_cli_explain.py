@@ -41,6 +41,15 @@ def test_the_text_says_the_same(profiled):
     assert "chosen" in text
 
 
+def test_a_tolerance_and_lower_precision_can_be_asked_for(capsys):
+    explain.command("fft", "16x512", "complex128", tol=1e-4, precision="adaptive", as_json=True)
+    decision = json.loads(capsys.readouterr().out)
+    assert {candidate["precision"] for candidate in decision["candidates"]} == {None, "float32"}
+    assert decision["advice"]["suggestion"]
+    explain.command("fft", "16x512", "complex128", as_json=True)
+    assert {c["precision"] for c in json.loads(capsys.readouterr().out)["candidates"]} == {None}
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -57,6 +66,8 @@ def test_the_text_says_the_same(profiled):
         (("fft", "--shape", "8", "--dtype", "float32", "--on", "abacus"), "cpu"),
         (("fft", "--shape", "8", "--dtype", "float32", "--on", "cpu:7"), "cpu"),
         (("rfft", "--shape", "8", "--dtype", "complex64"), "real"),
+        (("fft", "--shape", "8", "--dtype", "float32", "--tol", "-1"), "tol must be a positive"),
+        (("fft", "--shape", "8", "--dtype", "float32", "--precision", "half"), "adaptive"),
     ],
 )
 def test_a_mistake_exits_with_2_and_one_line_that_names_what_is_accepted(monkeypatch, capsys, arguments, named):
