@@ -42,6 +42,9 @@ class Kernel:
         Array kind that its plans take and return.
     fuses_transfers : bool
         True where its plans have ``through_host``, so that transfers of host operands cost no latency of their own.
+    libraries : tuple of str or None
+        Which of the libraries that the backend's validators name its times depend on; None: all of them. What was
+        measured stays valid while these have not changed, nor the machine.
     takes_host_scalars : bool
         Its plans read operands without axes that are on the host as they are, so that a number is not transferred.
     """
@@ -51,6 +54,7 @@ class Kernel:
     device: str = "cpu"
     native: str = "numpy"
     fuses_transfers: bool = False
+    libraries: tuple[str, ...] | None = None
     takes_host_scalars: bool = False
 
     def supports(self, request: Request) -> bool | str:

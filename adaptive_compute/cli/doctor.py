@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from .kept import lags, told_lag
 from .output import AsJson, print_json
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def _profile(registry: Registry) -> dict[str, Any]:
 
     report: dict[str, Any] = {
         "path": None, "state": "missing", "reason": None, "remedy": "adaptive profile",
-        "facts": {}, "stale": {}, "rejected": [], "unmeasured": [],
+        "facts": {}, "stale": {}, "rejected": [], "unmeasured": [], "far_behind": [],
     }  # fmt: skip
     try:
         path = dispatcher.profile_path()
@@ -113,6 +114,7 @@ def _profile(registry: Registry) -> dict[str, Any]:
         {"operation": operation, "kernel": kernel, "device": device, "reason": reason}
         for operation, kernel, device, reason in rejected(profile)
     ]
+    report["far_behind"] = lags(profile)
     report["unmeasured"] = [
         f"{operation} on {device}"
         for device in registry.devices()
@@ -176,5 +178,7 @@ def _print_profile(profile: dict[str, Any]) -> None:
         print(f"  not measured: {', '.join(profile['unmeasured'])}")
     for entry in profile["rejected"]:
         print(f"  wrong: {entry['operation']}/{entry['kernel']} on {entry['device']}: {entry['reason']}")
+    for entry in profile["far_behind"]:
+        print(f"  {told_lag(entry)}")
     if profile["remedy"]:
         print(f"  to mend it: {profile['remedy']}")

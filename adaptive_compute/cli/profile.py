@@ -13,6 +13,7 @@ import typer
 from .output import AsJson, note, print_json, print_table
 
 if TYPE_CHECKING:
+    from ..core.compare import Change
     from ..core.measure import Progress
     from ..core.profile import Profile
     from .rows import Row
@@ -32,6 +33,16 @@ def command(
     budget: Annotated[
         float | None, typer.Option("--budget", metavar="SECONDS", help="Stay within about this time.")
     ] = None,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Measure only what no longer holds: new drivers, libraries, kernels.")
+    ] = False,
+    compare: Annotated[
+        Path | None, typer.Option("--compare", metavar="FILE", help="Measure nothing; say what differs from FILE.")
+    ] = None,
+    merge: Annotated[
+        list[Path] | None,
+        typer.Option("--merge", metavar="FILE", help="Measure nothing; take over what FILE says of this machine."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure every kernel and link of this machine, print what is fastest, and save the profile.
@@ -42,6 +53,7 @@ def command(
     from ..core.errors import ArgumentError
     from ..core.measure import measure
     from ..core.profile import profile_path
+    from . import kept
     from .rows import rows
 
     if budget is not None and not budget > 0:
@@ -49,11 +61,21 @@ def command(
     for name in backend or ():
         dispatcher.registry.require(name)
     path = profile_path(str(output)) if output else dispatcher.profile_path()
+    if bool(refresh) + bool(compare) + bool(merge) + bool(op or backend) > 1:
+        raise ArgumentError("--refresh, --compare, --merge and a choice by --op or --backend exclude one another")
+    if compare:
+        return kept.compare(path, compare, as_json=as_json)
     check_writable(path)
+    if merge:
+        return kept.merge(path, merge, as_json=as_json)
+    if refresh and path.exists():
+        return kept.refresh(path, quick=quick, budget=budget, as_json=as_json)
     with progress() as report:
-        limits = {"operations": op or None, "backends": backend or None}
-        profile = measure(dispatcher.registry, **limits, quick=quick, budget=budget, report=report)
-    keep(profile, path, merge=bool(op or backend))
+        profile = measure(
+            dispatcher.registry, operations=op or None, backends=backend or None, quick=quick, budget=budget,
+            report=report,
+        )  # fmt: skip
+    slower = keep(profile, path, merge=bool(op or backend))
     lines = rows(profile, dispatcher.registry)
     if as_json:
         print_json({**profile.as_dict(), "rows": [line._asdict() for line in lines], "path": str(path)})
@@ -61,6 +83,8 @@ def command(
         _print_rows(lines)
     for operation, kernel, device, reason in rejected(profile):
         note(f"wrong: {operation}/{kernel} on {device}: {reason}; it will not be used")
+    for change in slower:
+        note(f"{kept.told(change)}; `adaptive profile --compare` with a copy of the earlier file says more")
     if profile.facts.get("left_out"):
         note(f"{profile.facts['left_out']} points were left out for want of time; a larger --budget measures them")
     for device in profile.facts.get("skipped") or ():
@@ -84,11 +108,16 @@ def check_writable(path: Path) -> None:
         raise ProfileError(f"cannot write {path}: {why}; name another file with --output or ADAPTIVE_PROFILE") from None
 
 
-def keep(profile: Profile, path: Path, *, merge: bool) -> None:
-    """Save a profile; ``merge`` keeps what the file holds besides, where it is a profile and still holds."""
+def keep(profile: Profile, path: Path, *, merge: bool) -> list[Change]:
+    """Save a profile, and return the kernels that have become slower than the file said they were.
+
+    ``merge`` keeps what the file holds besides, where it is a profile and still holds.
+    """
+    from ..core.compare import compared
     from ..core.errors import MissingProfileError, ProfileError
     from ..core.profile import Profile, locked
 
+    slower: list[Change] = []
     with locked(path):
         try:
             old = Profile.load(path)
@@ -97,11 +126,13 @@ def keep(profile: Profile, path: Path, *, merge: bool) -> None:
         except ProfileError as error:
             note(f"replaced: {error}")
         else:
+            slower = compared(profile, old).slower
             if merge:
                 _tell_dropped(old, profile)
                 old.merge(profile)
                 profile = old
         profile.save(path)
+    return slower
 
 
 def _tell_dropped(old: Profile, new: Profile) -> None:

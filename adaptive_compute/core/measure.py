@@ -56,6 +56,7 @@ def measure(
     *,
     operations: Collection[str] | None = None,
     backends: Collection[str] | None = None,
+    kernels: Collection[Kernel] | None = None,
     quick: bool = False,
     budget: float | None = None,
     report: Callable[[Progress], None] | None = None,
@@ -68,6 +69,8 @@ def measure(
         The backends and kernels to measure.
     operations, backends : collection of str, optional
         Names to limit the run to; default all.
+    kernels : collection of Kernel, optional
+        Those to limit the run to; default all.
     quick : bool
         Fewer sizes and samples, and no device that is a software driver, unless ``backends`` names its backend.
     budget : float, optional
@@ -87,7 +90,11 @@ def measure(
     start = time.perf_counter()
     seconds = budget or (QUICK_SECONDS if quick else FULL_SECONDS)
     wanted = [d for d in registry.devices() if registry.backend_of(d).name in names]
-    budgets = {d: seconds * part(registry, d, quick, backends is not None) for d in wanted}
+    if kernels is not None:
+        wanted = [d for d in wanted if any(kernel.device == d for kernel in kernels)]
+        chosen = [name for name in chosen if any(kernel.operation == name for kernel in kernels)]
+    named = backends is not None or kernels is not None
+    budgets = {d: seconds * part(registry, d, quick, named) for d in wanted}
     devices = [d for d in wanted if budgets[d]]
     profile = Profile({d: Section(dict(registry.backend_of(d).validators(d))) for d in devices})
     broken: dict[str, str] = {}
@@ -113,6 +120,8 @@ def measure(
     rng = np.random.default_rng(0)
     groups = ordered([known[name] for name in chosen], quick, rng)
     total = left = sum(len(group.requests) for group in groups)
+    only = None if kernels is None else frozenset(kernels)
+    groups = [group._replace(kernels=only) for group in groups]
     run = _Run(registry, profile, Ledger({d: budgets[d] for d in profile.sections}, total), rng)
     for group in groups:
         if report is not None:
@@ -121,7 +130,7 @@ def measure(
         run.group(group, left)
         left -= len(group.requests)
     waiting = run.waiting
-    run.waiting, left = [], sum(len(group.requests) for group in waiting)
+    run.waiting, run.waits, left = [], False, sum(len(group.requests) for group in waiting)
     run.ledger.late = dict.fromkeys(run.ledger.late, 0)
     for group in waiting:
         run.group(group, left)
@@ -134,6 +143,7 @@ def measure(
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - start, 1),
         "quick": quick,
+        "spent": {device: round(seconds, 1) for device, seconds in run.ledger.spent.items()},
         "left_out": run.left_out,
         "skipped": [d for d in wanted if not budgets[d]],
         "broken": broken,
@@ -160,6 +170,7 @@ class _Run:
         self.seen: set[tuple[Kernel, str, int]] = set()
         self.limits: dict[Kernel, float] = {}  # work from which on a kernel is too slow to be measured
         self.waiting: list[Group] = []  # for the kernels that must wait
+        self.waits = True  # while the others have not had their points
         self.left_out = 0
 
     def group(self, group: Group, left: int) -> None:
@@ -170,7 +181,8 @@ class _Run:
             self.left_out += late
             if found:
                 ready.append((request, found))
-        time.sleep(SETTLE)
+        if ready:
+            time.sleep(SETTLE)
         while ready:
             try:
                 self._time(operation, ready, left)
@@ -194,19 +206,19 @@ class _Run:
         """
         ledger = self.ledger
         able, late, waiting = [], False, []
-        for kernel in self.registry.kernels(operation.name) if kernels is None else kernels:
+        for kernel in self.registry.kernels(operation.name):
             device = kernel.device
+            if kernels is not None and kernel not in kernels:
+                continue
             if device not in ledger.spent or self.profile.rejection(device, operation.name, kernel.name) is not None:
+                continue
+            if ledger.over(device):
+                late = late or ledger.matters(device)
                 continue
             if operation.work(request).flops >= self.limits.get(kernel, math.inf):
                 continue
             if kernel.supports(relocated(request, kernel)) is True:
-                if ledger.over(device):
-                    late = late or ledger.matters(device)
-                elif kernels is None and ledger.costly(kernel):
-                    waiting.append(kernel)
-                else:
-                    able.append(kernel)
+                (waiting if self.waits and ledger.costly(kernel) else able).append(kernel)
         ledger.seen += 1
         self._wait(operation, request, frozenset(waiting))
         if not able:

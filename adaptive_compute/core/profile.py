@@ -161,6 +161,10 @@ class Profile:
             if reason:
                 self.stale[device] = reason
                 del self.sections[device]
+        self.forget_curves()
+
+    def forget_curves(self) -> None:
+        """Fit every curve anew when it is next asked for; for whoever changed the measurements."""
         self._curves.clear()
 
     def merge(self, newer: Profile) -> None:

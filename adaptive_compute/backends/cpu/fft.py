@@ -66,6 +66,7 @@ class PocketFFT(Kernel):
     """SciPy's C++ pocketfft."""
 
     operation = "fft"
+    libraries = ("scipy",)
 
     def __init__(self, name: str, threaded: bool) -> None:
         self.name = name
@@ -201,6 +202,7 @@ class TorchFFT(Kernel):
     name = "torch"
     operation = "fft"
     native = "torch"
+    libraries = ("torch",)
 
     def supports(self, request: Request) -> bool | str:
         if REAL_OF.get(request.first.dtype, request.first.dtype) in ("float128", "float96"):

@@ -61,6 +61,7 @@ class NumpyGather(Kernel):
 
     name = "numpy"
     operation = "gather"
+    libraries = ("numpy",)
 
     def supports(self, request: Request) -> bool | str:
         return _known_to_numpy(request)
@@ -83,6 +84,7 @@ class TorchGather(Kernel):
     name = "torch"
     operation = "gather"
     native = "torch"
+    libraries = ("torch",)
 
     def supports(self, request: Request) -> bool | str:
         return _known_to_torch(request)
@@ -104,6 +106,7 @@ class NumpyScatter(Kernel):
 
     name = "numpy"
     operation = "scatter_add"
+    libraries = ("numpy",)
 
     def supports(self, request: Request) -> bool | str:
         dtype = request.first.dtype
@@ -147,6 +150,7 @@ class SparseScatter(Kernel):
 
     name = "scipy"
     operation = "scatter_add"
+    libraries = ("scipy", "numpy")
 
     def supports(self, request: Request) -> bool | str:
         known = _known_to_numpy(request)
@@ -217,6 +221,7 @@ class TorchScatter(Kernel):
     name = "torch"
     operation = "scatter_add"
     native = "torch"
+    libraries = ("torch",)
 
     def supports(self, request: Request) -> bool | str:
         return _known_to_torch(request)

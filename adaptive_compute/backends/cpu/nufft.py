@@ -184,6 +184,7 @@ class Finufft(Kernel):
     """FINUFFT. With all threads it is faster on large problems, with one on small ones."""
 
     operation = "nufft"
+    libraries = ("finufft",)
 
     def __init__(self, name: str, threaded: bool) -> None:
         self.name = name
@@ -345,6 +346,7 @@ class Direct(Kernel):
 
     name = "direct"
     operation = "nufft"
+    libraries = ("numpy",)
 
     def supports(self, request: Request) -> bool | str:
         if request.params.options:

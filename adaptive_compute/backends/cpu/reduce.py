@@ -32,6 +32,7 @@ class NumpyTiled(Kernel):
     """NumPy over tiles whose size depends on the shape alone, so that the result does not depend on the threads."""
 
     operation = "reduce"
+    libraries = ("numpy",)
 
     def __init__(self, name: str, threaded: bool) -> None:
         self.name, self.threaded = name, threaded
@@ -190,6 +191,7 @@ class TorchReduce(Kernel):
     name = "torch"
     operation = "reduce"
     native = "torch"
+    libraries = ("torch",)
 
     def supports(self, request: Request) -> bool | str:
         p, dtype = request.params, request.first.dtype
