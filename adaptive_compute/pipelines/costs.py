@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -179,6 +179,18 @@ class Model:
             found = self._trees[key] = best
         return found
 
+    def brought(self, node: Node, option: Option, origin: Callable[[int], int]) -> list[int]:
+        """Return the values that must be on a node's device; ``origin`` tells where each came to be.
+
+        A number that is on the host is handed to kernels that take it from there, unless it decides by being the first
+        operand where the result goes.
+        """
+        moved = self.graph.moved(node)
+        if option.place == 0 or option.kernel is None or not option.kernel.takes_host_scalars:
+            return moved
+        first, shapes = node.operands[0], self.graph.values
+        return [v for v in moved if v == first or shapes[v].shape or origin(v) != 0]
+
     # What a placement costs
 
     def seconds(self, placement: Sequence[Option]) -> float:
@@ -191,7 +203,7 @@ class Model:
         """Return for each value where it comes to be, and the set of devices where it is needed."""
         found = {v: (self.homes[v], 1 << self.homes[v]) for v in self.graph.sources}
         for node, option in zip(self.graph.nodes, placement):
-            for v in self.graph.moved(node):
+            for v in self.brought(node, option, lambda v: found[v][0]):
                 found[v] = found[v][0], found[v][1] | 1 << option.place
             for v in node.results:
                 found[v] = option.place, 1 << option.place

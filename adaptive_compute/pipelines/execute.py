@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,9 +104,10 @@ class Program:
         outputs = frozenset(graph.outputs)
         for step, index in enumerate(self.placed.order):
             node, option = graph.nodes[index], self.placed.options[index]
-            for v in graph.moved(node):
+            there = model.brought(node, option, self._origin)
+            for v in there:
                 self._bring(v, option.place)
-            self._steps.append(self._view(node, option) if node.view is not None else self._call(node, option))
+            self._steps.append(self._view(node, option) if node.view else self._call(node, option, there))
             self.events.append((index,))
             gone = [v for v, end in last.items() if end == step]
             for v in gone:
@@ -171,7 +172,10 @@ class Program:
 
         return self._labelled(step, f"the transfer to {device}")
 
-    def _call(self, node: Node, option: Option) -> Step:
+    def _origin(self, value: int) -> int:
+        return self._needed[value][0]
+
+    def _call(self, node: Node, option: Option, there: Collection[int]) -> Step:
         graph, place = self._graph, option.place
         assert option.kernel is not None
         operands: list[Operand | None] = []
@@ -181,7 +185,7 @@ class Program:
                 operands.append(None)
                 registers.append(None)
                 continue
-            at = 0 if graph.is_number(v) else place
+            at = place if v in there else 0
             operands.append(graph.values[v]._replace(device=self.model.devices[at], kind=self._kinds[v, at]))
             registers.append(self._registers[v, at])
         request = graph.request(node, tuple(operands))

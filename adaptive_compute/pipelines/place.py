@@ -121,10 +121,12 @@ def _search(
     ceiling = bound * (1 + 1e-12)
     for step, index in enumerate(order):
         node = graph.nodes[index]
-        moved, made = graph.moved(node), node.results
+        made = node.results
         following: dict[tuple[tuple[int, int, int], ...], _State] = {}
         for state, (seconds, path) in states.items():
+            origins = {v: origin for v, origin, _ in state}
             for option in model.options[index]:
+                moved = model.brought(node, option, origins.__getitem__)
                 cost, alive = seconds + option.seconds, []
                 bit = 1 << option.place
                 for entry in state:
@@ -179,7 +181,7 @@ def fits(model: Model, order: Sequence[int], placement: Sequence[Option]) -> boo
     origins = {v: model.homes[v] for v in masks}
     for step, index in enumerate(order):
         node, bit = graph.nodes[index], 1 << placement[index].place
-        for v in graph.moved(node):
+        for v in model.brought(node, placement[index], origins.__getitem__):
             masks[v] |= bit
         for v in node.results:
             masks[v], origins[v] = bit, placement[index].place

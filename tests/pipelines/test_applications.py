@@ -14,7 +14,7 @@ from adaptive_compute.core.transfer import counters
 RNG = np.random.default_rng(3)
 
 
-@pytest.fixture(params=["cpu", "vulkan"])
+@pytest.fixture(params=["cpu", "cuda", "vulkan"])
 def backend(request):
     """Each backend that is here, every operation forced onto it."""
     reason = registry.backends()[request.param].available()
@@ -38,7 +38,7 @@ def test_convolution(backend):
         assert np.linalg.norm(result - exact) <= 1e-6 * np.linalg.norm(exact)
         assert result.dtype == np.float32
     moved = {name: row["count"] for name, row in ac.transfers()["transfers"].items()}
-    assert moved == ({} if backend == "cpu" else {"cpu -> vulkan:0": 2, "vulkan:0 -> cpu": 1})
+    assert moved == ({} if backend == "cpu" else {f"cpu -> {backend}:0": 2, f"{backend}:0 -> cpu": 1})
 
 
 def solve(px, py, weights, b, steps):
@@ -55,7 +55,7 @@ def solve(px, py, weights, b, steps):
     return x
 
 
-@pytest.mark.parametrize("backend", ["cpu", pytest.param("vulkan", marks=pytest.mark.slow)], indirect=True)
+@pytest.mark.parametrize("backend", ["cpu", "cuda", pytest.param("vulkan", marks=pytest.mark.slow)], indirect=True)
 def test_conjugate_gradients(backend):
     modes, count = 8, 300
     px, py = RNG.uniform(-np.pi, np.pi, (2, count)).astype(np.float32)

@@ -307,3 +307,19 @@ def test_keep_is_a_promise_that_refresh_ends():
         weights[:] = 2
         function.refresh()
         assert function(x)[0] == 2.0
+
+
+def test_a_number_on_the_host_is_taken_from_there():
+    @ac.pipeline
+    def function(x, number):
+        return toy(FAR, x, number)
+
+    with machine() as m:
+        m.kernel("sim:0").takes_host_scalars = True
+        function(np.ones(10), np.array(2.0))
+        assert moved() == {"cpu -> sim:0": 1, "sim:0 -> cpu": 1}
+        m.kernel("sim:0").takes_host_scalars = False
+        function.refresh()
+        dispatcher.invalidate()
+        function(np.ones(10), np.array(2.0))
+        assert moved() == {"cpu -> sim:0": 2, "sim:0 -> cpu": 1}
