@@ -70,15 +70,34 @@ class VulkanArray:
         self._may_leave("np.asarray")
         if copy is False:
             raise ValueError("an array on a Vulkan device cannot become a NumPy array without a copy")
+        if self.dtype == "bfloat16":
+            raise DtypeError("NumPy has no bfloat16; .numpy() gives the bits in uint16")
         values = self.numpy()
         return values if dtype is None else values.astype(dtype, copy=False)
 
-    def __dlpack__(self, **options: Any) -> Any:
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
         """Export through the host: Kompute cannot share device memory."""
         self._may_leave("DLPack")
-        if options.get("copy") is False:
+        if copy is False:
             raise BufferError("an array on a Vulkan device cannot be exported without a copy")
-        return self.numpy().__dlpack__()
+        if dl_device not in (None, self.__dlpack_device__()):
+            raise BufferError(
+                f"dl_device={dl_device}: from a Vulkan device an array is exported to the host, (1, 0), only"
+            )
+        if stream is not None:
+            raise BufferError(f"stream={stream!r}: what is exported is in host memory, where there are no streams")
+        if self.dtype == "bfloat16":
+            raise BufferError("NumPy, which makes the export, has no bfloat16; .numpy() gives the bits in uint16")
+        host = self.numpy()
+        versioned = max_version is not None and hasattr(np, "unstack")  # NumPy 2.1 brought both
+        return host.__dlpack__(max_version=max_version) if versioned else host.__dlpack__()
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return (1, 0)  # kDLCPU: what __dlpack__ gives is host memory
@@ -90,6 +109,15 @@ class VulkanArray:
                 f"{how} would copy an array from {self.device} to the host and transfers={allowed!r}; call .numpy(), "
                 "or allow it with using(transfers='allow')"
             )
+
+    def __copy__(self) -> VulkanArray:
+        return self[...]
+
+    def __deepcopy__(self, memo: Any) -> VulkanArray:
+        return self[...]
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"an array on {self.device} is bound to this process; send .numpy() instead")
 
     def __len__(self) -> int:
         if not self.shape:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 
 import numpy as np
 import pytest
@@ -129,6 +131,40 @@ def test_torch_takes_it_by_dlpack():
     x = ac.to(np.arange(4, dtype="float32"), DEVICE)
     with ac.using(transfers="allow"):
         assert torch.from_dlpack(x).tolist() == [0, 1, 2, 3]
+
+
+def test_an_export_is_of_host_memory_alone():
+    x = ac.to(np.arange(4, dtype="float32"), DEVICE)
+    with ac.using(transfers="allow"):
+        assert x.__dlpack_device__() == (1, 0)
+        for options in ({"dl_device": (1, 0)}, {"copy": True}, {"max_version": (1, 0)}, {"stream": None}):
+            assert "dltensor" in repr(x.__dlpack__(**options))
+        with pytest.raises(BufferError, match=r"dl_device=\(2, 0\).*\(1, 0\), only"):
+            x.__dlpack__(dl_device=(2, 0))
+        with pytest.raises(BufferError, match="stream=1"):
+            x.__dlpack__(stream=1)
+
+
+def test_bits_of_bfloat16_never_pass_for_numbers():
+    torch = pytest.importorskip("torch")
+    x = ac.to(torch.tensor([1.0, -2.0]).bfloat16(), DEVICE)
+    assert x.numpy().tolist() == [0x3F80, 0xC000]
+    with ac.using(transfers="allow"):
+        with pytest.raises(DtypeError, match="no bfloat16"):
+            np.asarray(x)
+        with pytest.raises(BufferError, match="no bfloat16"):
+            np.from_dlpack(x)
+
+
+def test_copies_have_memory_of_their_own():
+    x = ac.to(np.arange(4, dtype="float32"), DEVICE)
+    copies = [copy.copy(x), copy.deepcopy(x), copy.deepcopy({"x": x})["x"]]
+    del x
+    gc.collect()
+    ac.to(np.zeros(4, "float32"), DEVICE)  # where x was
+    assert all(made.numpy().tolist() == [0, 1, 2, 3] for made in copies)
+    with pytest.raises(TypeError, match=r"bound to this process; send \.numpy\(\)"):
+        pickle.dumps(copies[0])
 
 
 # Parts
