@@ -192,20 +192,28 @@ def fits(model: Model, order: Sequence[int], placement: Sequence[Option]) -> boo
 
 
 def settled(model: Model, placed: Placed) -> Placed:
-    """Return the placement that leaves everything where the function's arrays are, where it is as good within noise.
+    """Return a plainer placement where that is predicted to be as fast within noise.
 
-    As for a single call: predictions that measurements cannot tell apart are no reason to move data.
+    That is the one that leaves everything where the function's arrays are, or the one that call-by-call routing would
+    choose: predictions that measurements cannot tell apart are no reason to move data.
     """
+    ceiling = math.inf if model.greedy_seconds is None else model.greedy_seconds * (1 + 1e-9)
+    for plain in (_at_home(model), model.greedy):
+        if plain is None or tuple(plain) == placed.options:
+            continue
+        seconds = model.seconds(plain)
+        if seconds <= min(placed.seconds * (1 + NOISE_CEILING), ceiling) and fits(model, placed.order, plain):
+            return placed._replace(options=tuple(plain), seconds=seconds)
+    return placed
+
+
+def _at_home(model: Model) -> list[Option] | None:
+    """Return the placement that moves nothing, or None where some node cannot run where its result belongs."""
     stay = []
     for options, node in zip(model.options, model.graph.nodes):
         home = model.homes[node.results[0]]
         here = [o for o in options if o.place == home and not o.returns]
         if not here:
-            return placed
+            return None
         stay.append(min(here, key=lambda o: o.seconds))
-    noise = min(max((o.spread for o in (*stay, *placed.options)), default=0.0), NOISE_CEILING)
-    seconds = model.seconds(stay)
-    ceiling = math.inf if model.greedy_seconds is None else model.greedy_seconds * (1 + 1e-9)
-    if tuple(stay) == placed.options or seconds > placed.seconds * (1 + noise) or seconds > ceiling:
-        return placed
-    return placed._replace(options=tuple(stay), seconds=seconds) if fits(model, placed.order, stay) else placed
+    return stay

@@ -10,9 +10,9 @@ import pytest
 
 from adaptive_compute.core.dispatcher import dispatcher
 from adaptive_compute.pipelines.costs import Model
-from adaptive_compute.pipelines.place import place
+from adaptive_compute.pipelines.place import place, settled
 from adaptive_compute.pipelines.stand_in import Recorder
-from tests.pipelines.machine import DEVICES, Recipe, machine, played, random_recipe
+from tests.pipelines.machine import DEVICES, Recipe, ToyParams, machine, played, random_recipe
 
 BYTES = 8 * 1000
 
@@ -127,3 +127,17 @@ def test_it_is_never_predicted_slower_than_call_by_call_however_wide_the_functio
     assert narrow.seconds <= model.greedy_seconds * (1 + 1e-9)
     assert wide.seconds <= narrow.seconds * (1 + 1e-9)
     assert model.seconds(wide.options) == pytest.approx(wide.seconds)
+
+
+def test_what_is_as_fast_within_noise_moves_nothing():
+    recipe = Recipe(tuple((ToyParams(0.5, (1e-3, far, None)), (0,)) for far in (1e-3, 1e-3)), (1, 2), 1)
+    for gain, device in ((1.0, "cpu"), (0.9, "sim:0")):
+        steps = tuple((p._replace(seconds=(1e-3, gain * 0.98e-3, None)), o) for p, o in recipe.steps)
+        with machine(1e-12, 1e-12, 1.2e-5):
+            model = Model(dispatcher, recorded(recipe._replace(steps=steps)))
+            best = place(model)
+            chosen = settled(model, best)
+        assert {o.device for o in best.options} == {"sim:0"}
+        assert {o.device for o in chosen.options} == {device}
+        assert chosen.seconds <= model.greedy_seconds * (1 + 1e-9)
+        assert chosen.seconds <= best.seconds * 1.05
