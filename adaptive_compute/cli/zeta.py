@@ -53,6 +53,9 @@ def hunt_command(
         Path | None, typer.Option("--output", metavar="FILE", help="Write all zeros to FILE.npz or FILE.parquet.")
     ] = None,
     threads: Annotated[int | None, typer.Option("--threads", metavar="N", help="Default: all.")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="NAME", help="cpu or cuda:0; default: where the router goes.")
+    ] = None,
     block: Annotated[int | None, typer.Option("--block", metavar="N", help="Zeros of a block, about.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -77,7 +80,7 @@ def hunt_command(
             raise ArgumentError("--checkpoint is needed where several processes share a range")
         begin, end = _wanted(share, begin, end, int(rank), int(world), size)
         checkpoint = checkpoint / f"part-{int(rank):04d}"
-    found = _wanted(zeros, begin, end, checkpoint=checkpoint, threads=threads, block=size)
+    found = _wanted(zeros, begin, end, checkpoint=checkpoint, threads=threads, device=device, block=size)
     summary, kept, start = Summary(), [], time.perf_counter()
     for each in _watched(found, begin, end):
         summary.add(each)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +21,7 @@ from . import probe, sign, spectral, turing
 from .theta import develop, horner, theta
 
 ZEROS = 1 << 18  # of a block, about
+GPU_PARTS = 16  # parts of a window that a GPU works on at once
 FINER = (8.0, 16.0, 48.0)  # oversampling of the further looks
 
 
@@ -113,7 +115,7 @@ def plan(first: Height, last: Height, zeros: int = ZEROS) -> list[tuple[Height, 
 
 def work(
     number: int, first: Height, last: Height, closings: Callable[[], tuple[Any, Any]],
-    run: Callable[[Callable, Iterable], Iterator] = map,
+    run: Callable[[Callable, Iterable], Iterator] = map, xp: Any = np,
 ) -> Block:  # fmt: skip
     """Find and verify the zeros of a block.
 
@@ -125,13 +127,16 @@ def work(
         Gives N at both ends, as ``turing.close`` gave it, or the error that it raised.
     run : callable
         Applies a function to each window, in order: ``map``, or that of a pool of threads.
+    xp : module
+        NumPy, or CuPy to work on the current GPU.
 
     Returns
     -------
     Block
     """
-    windows = spectral.windows(first.base, first.offset, last.over(first.base))
-    parts = list(run(_window, windows))
+    shares = 1 if xp is np else GPU_PARTS
+    windows = spectral.windows(first.base, first.offset, last.over(first.base), parts=shares)
+    parts = list(run(partial(_window, xp=xp), windows))
     at_first, at_last = closings()
     failures = [str(c) for c in (at_first, at_last) if isinstance(c, Exception)]
     below = -1 if isinstance(at_first, Exception) else at_first.zeros
@@ -140,7 +145,7 @@ def work(
     for finer in FINER:
         if expected < 0 or count == expected:
             break
-        parts = list(run(lambda w, finer=finer: _window(w, finer, True), windows))
+        parts = list(run(partial(_window, oversampling=finer, every=True, xp=xp), windows))
         count = sum(len(p.found.offsets) for p in parts)
     if expected >= 0 and count != expected:
         failures.append(f"{count} zeros found, {expected} are there")
@@ -160,17 +165,22 @@ class _Part:
     undecided: tuple[float, ...]
 
 
-def _window(window: spectral.Window, oversampling: float = sign.OVERSAMPLING, every: bool = False) -> _Part:
+def _window(
+    window: spectral.Window, oversampling: float = sign.OVERSAMPLING, every: bool = False, xp: Any = np
+) -> _Part:
     """Find one window's zeros; where the grid meets a zero, it is moved, and the ends' signs are worked out."""
     for attempt in range(3):
-        samples = spectral.sample(window, oversampling * (1 + attempt / 17))
+        samples = spectral.sample(window, oversampling * (1 + attempt / 17), xp)
         found = sign.zeros(samples, every)
         if not found.doubtful:
             return _Part(found, samples.error, ())
     undecided = []
     for at in found.doubtful:
         value = probe.Z(window.base, at)
-        told = sign.values(samples, np.array([at]))[0]
+        row, column = divmod(
+            round((at - samples.first) / samples.step), samples.values.shape[1] - 1 - 2 * spectral.MARGIN
+        )
+        told = float(samples.values[min(row, len(samples.values) - 1), spectral.MARGIN + column])
         if abs(value) <= probe.budget(window.base + at) or (value > 0) != (told > 0):
             undecided.append(at)
     return _Part(found, samples.error, tuple(undecided))

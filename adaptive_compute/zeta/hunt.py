@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import using
+from .. import explain, nufft, using
 from . import blocks as _blocks
-from . import turing
+from . import spectral, turing
 from .blocks import Block, Height
 from .checkpoint import Checkpoint
 from .probe import HIGHEST
@@ -39,11 +42,40 @@ def _threads(threads: int | None) -> int:
     return threads
 
 
+GPU_THREADS = 4  # that keep one GPU busy: what a window needs from the host is worked out beside another's transform
+
+
+def _place(device: str | None, first: Height) -> tuple[Any, int]:
+    """Return the array module to work with, and the GPU's number."""
+    if device is None:
+        window = spectral.windows(first.base, first.offset, first.offset + 10_000.0)[-1]
+        x = np.linspace(-3, 3, max(window.terms, 1))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a missing profile is told where a transform runs
+            decision = explain(nufft.nufft1d1, x, x + 0j, 1 << 17, isign=1, eps=spectral.EPS)
+        device = getattr(decision.chosen, "device", "cpu")
+        if not device.startswith("cuda") or importlib.util.find_spec("cupy") is None:
+            device = "cpu"
+    kind, _, number = device.partition(":")
+    if kind == "cpu" and not number:
+        return np, 0
+    if kind != "cuda" or not number.isdigit():
+        raise ValueError(f"device must be 'cpu' or 'cuda:0' (or another number), got {device!r}")
+    try:
+        cupy = importlib.import_module("cupy")
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:
+        raise ValueError(f"device {device!r} needs CuPy and an NVIDIA GPU: {error}") from None
+    if int(number) >= count:
+        raise ValueError(f"device {device!r} is not there: this machine has {count} GPUs")
+    return cupy, int(number)
+
+
 class _Pool:
     """Threads of which each computes with one thread."""
 
-    def __init__(self, threads: int) -> None:
-        self._pool = ThreadPoolExecutor(threads, "zeta")
+    def __init__(self, threads: int, device: Any = None) -> None:
+        self._pool = ThreadPoolExecutor(threads, "zeta", None if device is None else device.use)
 
     def map(self, function: Callable, items: Iterable) -> Iterator:
         return self._pool.map(_alone(function), items)
@@ -68,7 +100,7 @@ def _alone(function: Callable) -> Callable:
 
 def zeros(
     t0: Any, t1: Any, *, checkpoint: str | os.PathLike[str] | None = None, threads: int | None = None,
-    block: int = _blocks.ZEROS,
+    device: str | None = None, block: int = _blocks.ZEROS,
 ) -> Iterator[Block]:  # fmt: skip
     """Find and verify every zero of zeta on the critical line between two heights, block by block.
 
@@ -80,6 +112,9 @@ def zeros(
         Folder to keep each block in as soon as it is done. A folder of the same run goes on where it stopped.
     threads : int, optional
         Threads to compute with; default all. The result does not depend on it.
+    device : str, optional
+        ``"cpu"`` or a GPU such as ``"cuda:0"``, which needs CuPy. Default: where the router runs a window's transform.
+        Zeros found on another device differ by less than their error.
     block : int
         Zeros of a block, about; at least 1000.
 
@@ -120,10 +155,12 @@ def zeros(
         store = Checkpoint(checkpoint, {
             "t0": str(first), "t1": str(last), "block": block,
         })  # fmt: skip
-    return _hunt(_blocks.plan(first, last, block), store, count)
+    return _hunt(_blocks.plan(first, last, block), store, count, _place(device, first))
 
 
-def _hunt(plan: list[tuple[Height, Height]], store: Checkpoint | None, threads: int) -> Iterator[Block]:
+def _hunt(
+    plan: list[tuple[Height, Height]], store: Checkpoint | None, threads: int, place: tuple[Any, int]
+) -> Iterator[Block]:
     done = 0
     if store is not None:
         for found in store.blocks():
@@ -133,12 +170,15 @@ def _hunt(plan: list[tuple[Height, Height]], store: Checkpoint | None, threads: 
             done += 1
     if done == len(plan):
         return
-    with _Pool(threads) as pool:
+    xp, number_of = place
+    with _Pool(
+        threads if xp is np else min(threads, GPU_THREADS), None if xp is np else xp.cuda.Device(number_of)
+    ) as pool:
         closing = pool.submit(_blocks.closing, plan[done][0])
         for number in range(done, len(plan)):
             first, last = plan[number]
             following = pool.submit(_blocks.closing, last)
-            found = _blocks.work(number, first, last, partial(_results, closing, following), pool.map)
+            found = _blocks.work(number, first, last, partial(_results, closing, following), pool.map, xp)
             closing = following
             if store is not None:
                 store.append(found)

@@ -9,8 +9,10 @@ at which Z has different signs, each by more than the error budget.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -66,8 +68,12 @@ class Found:
     doubtful: tuple[float, ...]
 
 
-def _polynomials(values: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """Return the cells' polynomials, shape (DEGREE + 1, cells)."""
+def _polynomials(values: Any, cells: Any) -> Any:
+    """Return the cells' polynomials, shape (DEGREE + 1, cells), from flat samples."""
+    xp = module_of(values)
+    if xp is not np:
+        around = values[cells + xp.arange(1 - TAPS // 2, TAPS // 2 + 1)[:, None]]
+        return xp.asarray(interpolant()[0].T) @ around
     views, matrix = np.lib.stride_tricks.sliding_window_view(values, TAPS), interpolant()[0].T
     p = np.empty((DEGREE + 1, len(cells)))
     for at in range(0, len(cells), PIECE):
@@ -75,7 +81,12 @@ def _polynomials(values: np.ndarray, cells: np.ndarray) -> np.ndarray:
     return p
 
 
-def _evaluate(p: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def module_of(array: Any) -> Any:
+    """Return the module of an array's kind: NumPy or CuPy."""
+    return np if isinstance(array, np.ndarray) else sys.modules["cupy"]
+
+
+def _evaluate(p: Any, x: Any) -> tuple[Any, Any]:
     """Return values and slopes of the polynomials."""
     value, slope = p[-1].copy(), p[-1].copy()
     value *= x
@@ -88,30 +99,31 @@ def _evaluate(p: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return value, slope
 
 
-def _roots(p: np.ndarray, low: np.ndarray, high: np.ndarray, sign: np.ndarray) -> np.ndarray:
+def _roots(p: Any, low: Any, high: Any, sign: Any) -> Any:
     """Return the roots between ``low``, where the values' sign is ``sign``, and ``high``, where it is the other one.
 
     Newton's steps, kept between the ends; an end moves to each point tried, so that the bracket always holds. Most
     cells need four steps; those that need more go on by themselves.
     """
+    xp = module_of(p)
     a, b = _evaluate(p, low)[0], _evaluate(p, high)[0]
     with np.errstate(divide="ignore", invalid="ignore"):
         x = (low * b - high * a) / (b - a)
-    x = np.where((x > low) & (x < high), x, (low + high) / 2)
+    x = xp.where((x > low) & (x < high), x, (low + high) / 2)
     low, high = low.copy(), high.copy()
-    left = np.arange(len(x))
+    left = xp.arange(len(x))
     roots = x.copy()
-    noise = 1e-15 * np.abs(p).max(0)
+    noise = 1e-15 * xp.abs(p).max(0)
     for step in range(64):
         value, slope = _evaluate(p, x)
         same = (value > 0) == (sign > 0)
-        np.copyto(low, x, where=same)
-        np.copyto(high, x, where=~same)
+        xp.copyto(low, x, where=same)
+        xp.copyto(high, x, where=~same)
         with np.errstate(divide="ignore", invalid="ignore"):
             tried = x - value / slope
-        following = np.where((tried > low) & (tried < high), tried, (low + high) / 2)
-        np.copyto(following, x, where=np.abs(value) <= noise)
-        moved = np.abs(following - x)
+        following = xp.where((tried > low) & (tried < high), tried, (low + high) / 2)
+        xp.copyto(following, x, where=xp.abs(value) <= noise)
+        moved = xp.abs(following - x)
         x = following
         if step >= 2:
             going = moved > 1e-11
@@ -136,64 +148,79 @@ def zeros(samples: Samples, every: bool = False) -> Found:
     -------
     Found
     """
-    v = samples.values
-    end = len(v) - MARGIN
-    inner = v[MARGIN:end]
-    doubtful = np.flatnonzero(np.abs(inner) <= samples.error)
+    v, xp = samples.values, module_of(samples.values)
+    parts, points = v.shape
+    cells = points - 1 - 2 * MARGIN
+    inner = v[:, MARGIN : MARGIN + cells + 1]
     positive = inner > 0
-    change = positive[1:] != positive[:-1]
-    crossing = np.flatnonzero(change) + MARGIN
-    places = []
-    for at in range(0, len(crossing), CHUNK):
-        cells = crossing[at : at + CHUNK]
-        ends = np.ones(len(cells))
-        roots = _roots(_polynomials(v, cells), -ends, ends, np.sign(v[cells]))
-        places.append(cells - MARGIN + (roots + 1) / 2)
-    turning = np.flatnonzero(~change if every else _dips(v, MARGIN, end) & ~change) + MARGIN
-    chunks = (turning[at : at + CHUNK] for at in range(0, len(turning), CHUNK))
-    places += [_pairs(v, chunk, samples.error) for chunk in chunks]
-    found = np.sort(np.concatenate(places)) if places else np.empty(0)
-    return Found(samples.first + found * samples.step, tuple((samples.first + doubtful * samples.step).tolist()))
+    change = positive[:, 1:] != positive[:, :-1]
+    doubtful = xp.flatnonzero(abs(inner) <= samples.error)
+    turning = xp.flatnonzero(~change if every else _dips(v, cells) & ~change)
+    flat, places = v.ravel(), []
+    chunk = CHUNK if xp is np else parts * cells  # on a GPU everything at once
+    for find, here in ((_simple, xp.flatnonzero(change)), (_pairs, turning)):
+        for at in range(0, len(here), chunk):
+            some = here[at : at + chunk]
+            places.append(find(flat, some + some // cells * (points - cells) + MARGIN, some, samples.error))
+    found = xp.sort(xp.concatenate(places)) if places else xp.empty(0)
+    at = doubtful // (cells + 1) * cells + doubtful % (cells + 1)
+    return Found(_host(samples.first + found * samples.step), tuple(_host(samples.first + at * samples.step).tolist()))
 
 
-def _dips(v: np.ndarray, first: int, end: int) -> np.ndarray:
-    """Tell for the cells from ``first`` to ``end - 1`` where |Z| falls at the beginning and rises at the end.
+def _host(array: Any) -> np.ndarray:
+    """Return an array in the host's memory."""
+    return array if isinstance(array, np.ndarray) else array.get()
+
+
+def _simple(flat: Any, cells: Any, place: Any, error: float) -> Any:
+    """Return the zero of each cell at whose ends Z has different signs, in cells from the window's beginning."""
+    ends = module_of(flat).ones(len(cells))
+    roots = _roots(_polynomials(flat, cells), -ends, ends, module_of(flat).sign(flat[cells]))
+    return place + (roots + 1) / 2
+
+
+def _dips(v: Any, cells: int) -> Any:
+    """Tell in which cells |Z| falls at the beginning and rises at the end; shape (parts, cells).
 
     The slopes are differences over five points, with some of the value allowed against them: what is told too often
     costs a little time, what is missed leaves the block's count short, and then every cell is looked at.
     """
-    count = end - first
-    slope = 8 * (v[first + 1 : end + 1] - v[first - 1 : end - 1]) - (v[first + 2 : end + 2] - v[first - 2 : end - 2])
-    slope *= np.sign(v[first:end])  # above zero: away from zero
-    size = np.abs(v[first:end])
-    return (slope[: count - 1] < 0.3 * size[: count - 1]) & (slope[1:] > -0.3 * size[1:])
+    xp = module_of(v)
+
+    def moved(by: int) -> Any:
+        return v[:, MARGIN + by : MARGIN + by + cells + 1]
+
+    slope = 8 * (moved(1) - moved(-1)) - (moved(2) - moved(-2))
+    slope *= xp.sign(moved(0))  # above zero: away from zero
+    size = 0.3 * abs(moved(0))
+    return (slope[:, :-1] < size[:, :-1]) & (slope[:, 1:] > -size[:, 1:])
 
 
-def _pairs(v: np.ndarray, cells: np.ndarray, error: float) -> np.ndarray:
+def _pairs(flat: Any, cells: Any, place: Any, error: float) -> Any:
     """Return the zeros, two each, of the cells in which Z dips through zero and back."""
-    p = _polynomials(v, cells)
-    sign = np.sign(v[cells])
+    xp = module_of(flat)
+    p, sign = _polynomials(flat, cells), xp.sign(flat[cells])
     # The lowest of the values along the cell, then Newton's steps on the slope around it.
-    x = np.linspace(-1, 1, 17)
-    along = sign * (p.T @ x ** np.arange(DEGREE + 1)[:, None]).T
+    x = xp.linspace(-1, 1, 17)
+    along = sign * (p.T @ x ** xp.arange(DEGREE + 1)[:, None]).T
     at = x[along.argmin(0)]
-    slopes = p[1:] * np.arange(1, DEGREE + 1)[:, None]
+    slopes = p[1:] * xp.arange(1, DEGREE + 1)[:, None]
     for _ in range(6):
         value, slope = _evaluate(slopes, at)
         with np.errstate(divide="ignore", invalid="ignore"):
-            step = np.nan_to_num(value / slope)
-        at = np.clip(at - np.clip(step, -0.125, 0.125), -1, 1)
+            step = xp.nan_to_num(value / slope)
+        at = xp.clip(at - xp.clip(step, -0.125, 0.125), -1, 1)
     deep = sign * _evaluate(p, at)[0] < -error
-    if not deep.any():
-        return np.empty(0)
-    p, at, sign, cells = p[:, deep], at[deep], sign[deep], cells[deep]
-    ends = np.ones(len(at))
+    if not bool(deep.any()):
+        return xp.empty(0)
+    p, at, sign, place = p[:, deep], at[deep], sign[deep], place[deep]
+    ends = xp.ones(len(at))
     first, second = _roots(p, -ends, at, sign), _roots(p, at, ends, -sign)
-    return np.concatenate([cells - MARGIN + (first + 1) / 2, cells - MARGIN + (second + 1) / 2])
+    return xp.concatenate([place + (first + 1) / 2, place + (second + 1) / 2])
 
 
 def values(samples: Samples, offsets: np.ndarray) -> np.ndarray:
-    """Evaluate Z between the samples.
+    """Evaluate Z between the samples of a window of one part, in the host's memory.
 
     Parameters
     ----------
@@ -204,8 +231,8 @@ def values(samples: Samples, offsets: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray of float64
-        With the samples' error and some 1e-12 of the largest sample near.
+        With the samples' error.
     """
     place = (offsets - samples.first) / samples.step
-    cells = np.clip(np.floor(place).astype(int), 0, len(samples.values) - 2 * MARGIN - 2)
-    return _evaluate(_polynomials(samples.values, cells + MARGIN), 2 * (place - cells) - 1)[0]
+    cells = np.clip(np.floor(place).astype(int), 0, samples.values.shape[1] - 2 * MARGIN - 2)
+    return _evaluate(_polynomials(samples.values[0], cells + MARGIN), 2 * (place - cells) - 1)[0]

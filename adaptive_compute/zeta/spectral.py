@@ -17,6 +17,7 @@ import math
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from .. import nufft
 from . import dirichlet, low
 from .double_double import Pair, add, cycles
 from .remainder import LOWEST, bound, remainder
-from .theta import PI, TWO_PI, develop, horner
+from .theta import PI, TWO_PI, Development, develop
 
 EPS = 1e-13
 MARGIN = 16  # grid points beyond each end, which interpolation near the end needs
@@ -32,12 +33,17 @@ MARGIN = 16  # grid points beyond each end, which interpolation near the end nee
 
 @dataclass(frozen=True)
 class Window:
-    """Heights ``base + first <= t <= base + last`` on which N does not change; N = 0: low heights."""
+    """Heights ``base + first <= t <= base + last`` on which N does not change; N = 0: low heights.
+
+    A window of several parts is evaluated part by part, each around a centre of its own, with one transform for all:
+    the grids' steps are the same, and so are the places ``x_n``.
+    """
 
     base: int
     first: float
     last: float
     terms: int
+    parts: int = 1
 
     @property
     def top(self) -> float:
@@ -47,7 +53,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Samples:
-    """Z on a window's grid: ``values[MARGIN]`` is at ``first``, ``values[-1 - MARGIN]`` at ``last``.
+    """Z on a window's grid.
 
     Attributes
     ----------
@@ -56,8 +62,9 @@ class Samples:
         Height of the window's beginning: ``base + first``.
     step : float
         Distance of the grid's points.
-    values : ndarray of float64
-        Z; beyond the ends, what continues the window's formula smoothly.
+    values : array of float64, shape (parts, cells + 1 + 2 MARGIN)
+        Z, of NumPy or CuPy. ``values[i, MARGIN + k]`` is at ``base + first + (i cells + k) step``; points beyond a
+        part's ends continue its formula smoothly.
     error : float
         Bound for the error of each value within the window; see ``budget``.
     """
@@ -65,7 +72,7 @@ class Samples:
     base: int
     first: float
     step: float
-    values: np.ndarray
+    values: Any
     error: float
 
 
@@ -77,18 +84,18 @@ def density(t: float) -> float:
 def budget(window: Window, points: int) -> float:
     """Bound the error of Z on a window: transform, rounding of phases, correction terms, arithmetic.
 
-    The transform's error is taken as EPS times the sum of the coefficients' magnitudes, the phases' as 2^-51 turns in
+    The transform's error is taken as EPS times the sum of the coefficients' magnitudes, the phases' as 2^-53 turns in
     each place times the largest index. Both are bounds that add up magnitudes; the error met is some hundred times
     less.
     """
     if not window.terms:
         return low.ERROR
     total = 2 * math.sqrt(window.terms)  # of n^-1/2
-    phases = TWO_PI * (points / 2 * 2.0**-54 + 2.0**-50)
+    phases = TWO_PI * (points / 2 * 2.0**-53 + 2.0**-50)
     return 2 * total * (EPS + phases) + bound(window.base + window.first) + 1e-14
 
 
-def sample(window: Window, oversampling: float) -> Samples:
+def sample(window: Window, oversampling: float, xp: Any = np) -> Samples:
     """Evaluate Z on a window.
 
     Parameters
@@ -96,55 +103,84 @@ def sample(window: Window, oversampling: float) -> Samples:
     window : Window
     oversampling : float
         Points per mean distance of zeros, at least 2.
+    xp : module
+        NumPy, or CuPy to work on the current GPU.
 
     Returns
     -------
     Samples
     """
-    length = window.last - window.first
-    cells = max(math.ceil(length * density(window.top) * oversampling), 1)
+    length, parts = window.last - window.first, window.parts
+    cells = max(math.ceil(length / parts * density(window.top) * oversampling), 1)
     if not window.terms:  # the points beyond the beginning stay above a height of 2
         cells = max(cells, math.ceil(length * MARGIN / (window.base + window.first - 2)))
-    step = length / cells
+    step = length / (cells * parts)
     points = cells + 1 + 2 * MARGIN
     error = budget(window, points)
     if not window.terms:
         t = window.base + window.first + step * np.arange(-MARGIN, cells + 1 + MARGIN)
-        return Samples(window.base, window.first, step, low.hardy(t), error)
+        return Samples(window.base, window.first, step, xp.asarray(low.hardy(t)[None]), error)
     middle = points // 2  # the transform's own order of modes: its zero is here
-    offset = window.first + (middle - MARGIN) * step
-    center = window.base + round(offset)
-    shift = offset - round(offset)
-    around = develop(center, step * (middle + 1) + 1)
+    offsets = [window.first + (part * cells + middle - MARGIN) * step for part in range(parts)]
+    around = [develop(window.base + round(offset), step * (middle + 1) + 1) for offset in offsets]
+    slope = around[parts // 2].frequency  # the same for all parts; what the others' differ by is left to the bend
     frequencies = dirichlet.frequencies(window.terms)
-    slope = around.frequency
     relative = add(Pair(np.full(window.terms, slope.hi), np.full(window.terms, slope.lo)),
                    Pair(-frequencies.hi, -frequencies.lo))  # fmt: skip
-    phase = around.rest - cycles(center, frequencies) + cycles(shift, relative)
-    strength = dirichlet.coefficients(window.terms) * np.exp(2j * math.pi * phase)
-    sums = nufft.nufft1d1(TWO_PI * cycles(step, relative), strength, points, isign=1, eps=EPS)
-    s = np.arange(-middle, points - middle) * step + shift
-    bend = horner(around.curve, s)
+    strength = np.empty((parts, window.terms), complex)
+    for part, (offset, at) in enumerate(zip(offsets, around)):
+        phase = at.rest - cycles(at.center, frequencies) + cycles(offset - round(offset), relative)
+        phase *= TWO_PI
+        np.cos(phase, out=strength[part].real)
+        np.sin(phase, out=strength[part].imag)
+    strength *= dirichlet.coefficients(window.terms)
+    places = TWO_PI * cycles(step, relative)
+    sums = nufft.nufft1d1(
+        xp.asarray(places), xp.asarray(strength if parts > 1 else strength[0]), points, isign=1, eps=EPS
+    ).reshape(parts, points)
+    k = xp.arange(-middle, points - middle, dtype=float)
+    s = k * step + xp.asarray([[offset - round(offset)] for offset in offsets])
+    curves = np.zeros((max(len(at.curve) for at in around) + 1, parts, 1))
+    for part, at in enumerate(around):
+        curves[0, part] = TWO_PI * ((at.frequency.hi - slope.hi) + (at.frequency.lo - slope.lo))
+        curves[1 : len(at.curve) + 1, part, 0] = at.curve
+    bend = _polynomial(xp.asarray(curves), s)
     bend *= s
-    bend *= s
-    values = 2 * (sums.real * np.cos(bend) - sums.imag * np.sin(bend))
-    values += _smooth_remainder(window, center, s)
-    return Samples(window.base, window.first, step, values, error)
+    values = sums.real * xp.cos(bend)
+    values -= sums.imag * xp.sin(bend)
+    values *= 2
+    values += _polynomial(xp.asarray(_smooth_remainder(window, around, step, middle, points)), k / middle)
+    return Samples(window.base, window.first, step, values, error + 1e-12 * float(abs(values).max()))
 
 
-def _smooth_remainder(window: Window, center: int, s: np.ndarray) -> np.ndarray:
-    """Evaluate the correction on a grid by its Chebyshev interpolant: it turns but once where N changes by one."""
-    low_, high = s[0], s[-1]
-    share = (high - low_) / (2 * TWO_PI * window.terms)  # of the range of p
-    degree = min(14 + round(22 * min(share, 1.3)), len(s) - 1, 40)
+def _polynomial(coefficients: Any, s: Any) -> Any:
+    """Evaluate polynomials, coefficients of shape (degrees, parts, 1), at places of shape (parts or none, points)."""
+    value = coefficients[-1] * s
+    for c in coefficients[-2:0:-1]:
+        value += c
+        value *= s
+    value += coefficients[0]
+    return value
+
+
+def _smooth_remainder(window: Window, around: list[Development], step: float, middle: int, points: int) -> np.ndarray:
+    """Return the correction as a polynomial in k / middle for each part: it turns but once where N changes by one."""
+    share = points * step / (2 * TWO_PI * window.terms)  # of the range of p
+    degree = min(14 + round(22 * min(share, 1.3)), points - 1, 40)
     nodes = np.cos(math.pi * (np.arange(degree + 1) + 0.5) / (degree + 1))
-    at = remainder(center + (low_ + high) / 2 + (high - low_) / 2 * nodes, window.terms)
-    series = np.polynomial.chebyshev.chebfit(nodes, at, degree)
-    y = (2 * s - (low_ + high)) / (high - low_)
-    return horner(np.polynomial.chebyshev.cheb2poly(series), y)
+    found = np.zeros((degree + 1, len(around), 1))
+    for part, at in enumerate(around):
+        offset = window.first + (part * (points - 1 - 2 * MARGIN) + middle - MARGIN) * step
+        shift = offset - round(offset)
+        series = np.polynomial.chebyshev.chebfit(
+            nodes, remainder(at.center + (shift + middle * step * nodes), window.terms), degree
+        )
+        power = np.polynomial.chebyshev.cheb2poly(series)
+        found[: len(power), part, 0] = power
+    return found
 
 
-def windows(base: int, first: float, last: float, zeros: int = 32768) -> list[Window]:
+def windows(base: int, first: float, last: float, zeros: int = 32768, parts: int = 1) -> list[Window]:
     """Cut a range of heights into windows: at each change of N, and into parts of about as many zeros as told.
 
     Parameters
@@ -153,7 +189,9 @@ def windows(base: int, first: float, last: float, zeros: int = 32768) -> list[Wi
     first, last : float
         The range is ``base + first`` to ``base + last``; not empty.
     zeros : int
-        The number of zeros a window has at most, about.
+        The number of zeros a part of a window has at most, about.
+    parts : int
+        The number of parts a window has at most.
 
     Returns
     -------
@@ -171,10 +209,13 @@ def windows(base: int, first: float, last: float, zeros: int = 32768) -> list[Wi
     cuts.append(last)
     found: list[Window] = []
     for a, b in pairwise(cuts):
-        parts = max(math.ceil((b - a) * density(base + b) / zeros), 1)
-        ends = [a + (b - a) * i / parts for i in range(parts)] + [b]
+        count = max(math.ceil((b - a) * density(base + b) / zeros), 1)
+        cut_at = [*range(0, count, parts), count]
+        ends = [a + (b - a) * i / count for i in cut_at[:-1]] + [b]
         terms = 0 if base + a < LOWEST else math.isqrt(int((base + Decimal((a + b) / 2)) / (2 * PI)))
-        found += [Window(base, x, y, terms) for x, y in pairwise(ends)]
+        found += [
+            Window(base, x, y, terms, j - i if terms else 1) for (x, y), (i, j) in zip(pairwise(ends), pairwise(cut_at))
+        ]
     return found
 
 

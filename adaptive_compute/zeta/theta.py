@@ -13,6 +13,7 @@ References
 
 from __future__ import annotations
 
+import importlib
 import math
 from decimal import Decimal, localcontext
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from .double_double import DIGITS, Pair, from_decimal
 PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803482534211706798")
 CORRECTIONS = ((1, 48), (7, 5760), (31, 80640), (127, 430080))  # of t^-1, t^-3, t^-5, t^-7
 TWO_PI = 2 * math.pi
+SERIES_FROM = 20.0  # below, the logarithm of Gamma itself is asked
 
 
 def exact(t: Any) -> Decimal:
@@ -73,6 +75,9 @@ def theta(t: Any) -> Any:
     value = t / 2 * (np.log(t / TWO_PI) - 1) - math.pi / 8
     for power, (above, below) in enumerate(CORRECTIONS):
         value = value + above / (below * t ** (2 * power + 1))
+    if np.any(t < SERIES_FROM):
+        loggamma = importlib.import_module("scipy.special").loggamma
+        value = np.where(t < SERIES_FROM, loggamma(0.25 + 0.5j * t).imag - t / 2 * math.log(math.pi), value)
     return float(value) if value.ndim == 0 else value
 
 
