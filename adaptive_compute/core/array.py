@@ -117,6 +117,10 @@ class ArrayKind:
         """Return all that decides how a call with this operand is run, or None where every call must be checked."""
         return None
 
+    def autocast(self, array: Any, lower: bool) -> Any:
+        """Return an operand as a region of automatic mixed precision wants it; see ``autocast``."""
+        return array
+
     def differentiate(self, run: Any, operation: Any, params: Any, arrays: tuple[Any, ...]) -> Any:
         """Run an operation so that the array library can differentiate it."""
         raise NotImplementedError
@@ -239,6 +243,13 @@ class TorchKind(ArrayKind):
     def stack(self, arrays: Sequence[Any]) -> Any:
         return sys.modules["torch"].stack(list(arrays))
 
+    def autocast(self, array: Any, lower: bool) -> Any:
+        torch = sys.modules["torch"]
+        device = array.device.type
+        if array.dtype not in (torch.float16, torch.bfloat16, torch.float32) or not torch.is_autocast_enabled(device):
+            return array
+        return array.to(torch.get_autocast_dtype(device) if lower else torch.float32)
+
     def call_key(self, array: Any) -> tuple[Any, ...] | None:
         torch = sys.modules["torch"]
         # Subclasses may mean anything by an operation; what is or may be differentiated takes the whole path.
@@ -359,6 +370,22 @@ def as_array(value: Any, name: str) -> Any:
         counters.count_copy("array in the other byte order")
         value = value.astype(value.dtype.newbyteorder("="))
     return value
+
+
+def autocasting() -> bool:
+    """Tell whether the call stands in a region of automatic mixed precision."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch._C._is_any_autocast_enabled()
+
+
+def autocast(array: Any, lower: bool) -> Any:
+    """Return an operand as automatic mixed precision wants it, where torch.autocast is on: else as it is.
+
+    ``lower`` casts float16, bfloat16 and float32 to the region's own dtype, its opposite to float32. What is no tensor
+    stays as it is, and so do float64, complex numbers and integers, as for torch's own operators.
+    """
+    kind = None if array is None else kind_of(array)
+    return array if kind is None else kind.autocast(array, lower)
 
 
 def is_recorded(array: Any) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .. import settings as _settings
-from ..array import as_array, call_key, describe
+from ..array import as_array, autocast, autocasting, call_key, describe
 from ..dispatcher import dispatcher
 from ..errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from ..masks import Causal
@@ -144,6 +144,8 @@ def attention(
                 query, key, value, mask=mask, bias=bias, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa,
                 return_lse=return_lse, tol=tol,
             )  # fmt: skip
+    if type(query) is not np.ndarray and autocasting():
+        query, key, value, bias = (autocast(a, lower=True) for a in (query, key, value, bias))
     # For plain arrays, these decide everything; a call that was seen before goes straight to its plan.
     known = (call_key(query), call_key(key), call_key(value))
     seen: tuple[Any, ...] | None = None

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from .. import settings as _settings
+from ..array import autocast, autocasting
 from ..dispatcher import dispatcher
 from ..errors import DeviceError
 from ..traced import compiling, in_graph
@@ -41,6 +42,8 @@ def _transform(
     if type(data) is not np.ndarray and compiling():
         args = (nufft_type, points, data, targets, n_modes, out, eps, isign, options)
         return in_graph("nufft", "_transform", *args)
+    if type(data) is not np.ndarray and autocasting():
+        points, targets = ([autocast(x, lower=False) for x in given] for given in (points, targets))
     key = None
     plain = out is None and not options and type(data) is np.ndarray and data.flags.c_contiguous
     if plain and all(map(_plain, (*points, *targets))):

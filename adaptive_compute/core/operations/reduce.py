@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import settings as _settings
-from ..array import as_array, call_key, describe
+from ..array import as_array, autocast, autocasting, call_key, describe
 from ..dispatcher import dispatcher
 from ..errors import ArgumentError, DeviceError, ShapeError
 from ..traced import compiling, in_graph
@@ -20,6 +20,8 @@ OPERATIONS = (FAMILY,)
 def _reduce(function: str, x: Any, axis: Any, keepdims: Any, tol: float | None) -> Any:
     if type(x) is not np.ndarray and compiling():
         return in_graph("reduce", "_reduce", function, x, axis, keepdims, tol)
+    if type(x) is not np.ndarray and autocasting():
+        x = autocast(x, lower=False)
     key: tuple[Any, ...] | None = None
     known = call_key(x)
     if known is not None and not isinstance(axis, list):
