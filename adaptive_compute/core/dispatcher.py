@@ -170,7 +170,10 @@ class Dispatcher:
         kernel, narrow = decision.chosen.kernel, decision.chosen.narrow
         if narrow is None:
             plan = kernel.plan(request)
-            return Entry(decision, plan, self._bind(kernel, plan, request, state))
+            call = self._bind(kernel, plan, request, state)
+            if state.learn:
+                call = self.router.learning.watched(call, request, decision, partial(self._again, request, state))
+            return Entry(decision, plan, call)
         plan = kernel.plan(narrow.request)
         call = self._bind(kernel, plan, narrow.request, state)
         own = _settings.changed(state, precision=None)
@@ -360,6 +363,14 @@ class Dispatcher:
         held[0] -= 1
         held[1] -= entry.nbytes
         entry.plan.close()
+
+    def _again(self, request: Request, state: Settings) -> None:
+        """Decide a request anew at its next call."""
+        with self._lock:
+            entry = self._entries.pop((request, state), None)
+            if entry is not None:
+                self.fast.clear()
+                self._drop(entry)
 
     def invalidate(self) -> None:
         """Forget every decision and plan, because something that decided them has changed."""

@@ -12,6 +12,7 @@ from .decision import Candidate as Candidate
 from .decision import Decision as Decision
 from .decision import show_seconds as show_seconds
 from .errors import BackendUnavailable, NoKernelError, ToleranceError, TransferDenied
+from .learning import Learning
 from .operation import Request, log2
 from .profile import Profile
 from .registry import Registry
@@ -38,6 +39,7 @@ class Router:
         self.profile = profile or Profile()
         # Kernels and devices that failed while running: (operation, kernel, device) or ("", "", device) -> reason.
         self.set_aside: dict[tuple[str, str, str], str] = {}
+        self.learning = Learning()  # what real calls took, where ``learn`` is on
 
     def decide(self, request: Request, state: Settings, without: Sequence[tuple[Kernel, str]] = ()) -> Decision:
         """Return the decision for a request; ``without`` are kernels that just failed on it, with the reason.
@@ -61,6 +63,8 @@ class Router:
             reason: str | None = failed.get(id(kernel)) or self._refusal(kernel, seen, state)
             if reason is None:
                 candidate = self._candidate(kernel, seen) if narrow is None else self._narrow(kernel, request, narrow)
+                if state.learn and narrow is None:
+                    candidate = self._as_learned(candidate, request)
                 reason = self._inexact(candidate, request, state)
                 if reason is None:
                     candidates.append(candidate)
@@ -125,6 +129,14 @@ class Router:
             compute, spread, error, extrapolated = estimate
             compute += self._viewing(kernel, request)
         return Candidate(kernel, self._transfer(kernel, request), compute, error, spread or 0.0, extrapolated)
+
+    def _as_learned(self, candidate: Candidate, request: Request) -> Candidate:
+        """Return a candidate with the time that its latest calls took, where that is known."""
+        seconds = self.learning.seconds(request, candidate.name, candidate.device)
+        if seconds is None:
+            return candidate
+        transfer = candidate.transfer_s or 0.0
+        return replace(candidate, transfer_s=transfer, compute_s=max(seconds - transfer, 0.0), extrapolated=False)
 
     def _narrow(self, kernel: Kernel, request: Request, narrow: Narrow) -> Candidate:
         """Return a candidate that runs a narrower request: its error and time, with those of rounding the operands."""

@@ -36,6 +36,7 @@ class Settings:
     transfers: str = "host"
     threads: int | None = None
     profile: str | None = None
+    learn: bool = False
     explaining: bool = False
 
 
@@ -74,6 +75,14 @@ def check_threads(name: str, value: Any) -> int:
     return number
 
 
+def _switch(name: str, value: Any) -> bool:
+    if isinstance(value, str) and value.lower() in ("0", "1", "false", "true"):
+        return value.lower() in ("1", "true")
+    if not isinstance(value, bool):
+        raise ArgumentError(f"{name} must be True or False (1 or 0 in the environment), got {value!r}")
+    return value
+
+
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "backend": _name,
     "device": _name,
@@ -83,12 +92,14 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "transfers": lambda name, value: _one_of(name, value, TRANSFERS),
     "threads": check_threads,
     "profile": _name,
+    "learn": _switch,
 }
 _ENVIRONMENT = {
     "backend": "ADAPTIVE_BACKEND",
     "profile": "ADAPTIVE_PROFILE",
     "transfers": "ADAPTIVE_TRANSFERS",
     "threads": "ADAPTIVE_THREADS",
+    "learn": "ADAPTIVE_LEARN",
 }
 # Read by one backend for itself, and so no unknown names here.
 _OF_BACKENDS = ("ADAPTIVE_VULKAN_STRICT",)
@@ -191,6 +202,9 @@ class using:
         Which operands may move between devices: host operands only (default), any, any with a warning each, or none.
     threads : int, optional
         Number of CPU threads that a call may use.
+    learn : bool, optional
+        Time calls and let a kernel that turns out slower than another one lose (default False); what was learned ends
+        with the process.
 
     Raises
     ------
@@ -218,10 +232,12 @@ class using:
         precision: str | None = None,
         transfers: str | None = None,
         threads: int | None = None,
+        learn: bool | None = None,
     ) -> None:
         asked = {
             "backend": backend, "device": device, "kernel": kernel, "tol": tol,
             "precision": precision, "transfers": transfers, "threads": threads,
+            "learn": learn,
         }  # fmt: skip
         self._changes = {name: _CHECKS[name](name, value) for name, value in asked.items() if value is not None}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -179,7 +179,7 @@ class NumpyBlocked(_Elementwise):
         return NumpyPlan([BoundStage(s, NUMPY, workers) for s in self._stages(request)])
 
     def _stages(self, request: Request) -> list[Stage]:
-        return _stages_of(request, frozenset(), False, NUMPY.in_place)
+        return _numpy_stages(request)
 
 
 def _stages_of(
@@ -187,6 +187,17 @@ def _stages_of(
 ) -> list[Stage]:
     shapes = [operand.shape for operand in request.operands if operand is not None]
     return stages(_program(request, native), shapes, fuse, in_place)
+
+
+# A decision asks the kernel with threads and the one without for the same, and then plans one of them.
+@lru_cache(maxsize=64)
+def _numpy_stages(request: Request) -> list[Stage]:
+    return _stages_of(request, frozenset(), False, NUMPY.in_place)
+
+
+@lru_cache(maxsize=64)
+def _torch_stages(request: Request) -> list[Stage]:
+    return _stages_of(request, TORCH_NATIVE, True, TORCH.in_place)
 
 
 def _program(request: Request, native: frozenset[str]) -> Program:
@@ -341,7 +352,7 @@ class TorchBlocked(_Elementwise):
         return TorchPlan([BoundStage(s, TORCH, 1, request.threads) for s in parts], request.threads)
 
     def _stages(self, request: Request) -> list[Stage]:
-        return _stages_of(request, TORCH_NATIVE, True, TORCH.in_place)
+        return _torch_stages(request)
 
 
 # Functions that could not be traced

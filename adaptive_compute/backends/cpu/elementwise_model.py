@@ -72,9 +72,17 @@ class _Table:
         self.error: float | None = None
         self.spread = 0.0
         self.extrapolated = False
+        self._samples: dict[tuple[str, str, float], tuple[float, str] | None] = {}
+        self._steps: dict[tuple[str, str, float], float] = {}
 
     def sample(self, name: str, dtype: str, at: float) -> tuple[float, str] | None:
         """Return a sample's time, and the dtype that it was measured in: the asked one, or one that stands in."""
+        key = (name, dtype, at)
+        if key not in self._samples:
+            self._samples[key] = self._sample(name, dtype, at)
+        return self._samples[key]
+
+    def _sample(self, name: str, dtype: str, at: float) -> tuple[float, str] | None:
         for stand_in in (dtype, _FAMILY.get(dtype, ""), "float64" if itemsize(dtype) > 4 else "float32", "float32"):
             curve = self.curves.get(f"{name}/{stand_in}")
             if curve is not None:
@@ -96,6 +104,12 @@ class _Table:
 
     def step(self, op: str, dtype: str, at: float) -> float:
         """Return what one more step costs; NaN where nothing was measured."""
+        key = (op, dtype, at)
+        if key not in self._steps:
+            self._steps[key] = self._step(op, dtype, at)
+        return self._steps[key]
+
+    def _step(self, op: str, dtype: str, at: float) -> float:
         cheap = self.multiply(dtype, at)
         name, factor = _LIKE.get(op, (op, 1.0))
         if name == "multiply":
