@@ -32,7 +32,10 @@ if "MESA_SHADER_CACHE_DIR" not in os.environ:
         os.environ["MESA_SHADER_CACHE_DIR"] = str(_cache)
 
 # Modules whose whole content is written in an optional package's language; doctest collection would import them.
-collect_ignore_glob = [] if importlib.util.find_spec("triton") else ["adaptive_compute/backends/cuda/*_triton.py"]
+_OPTIONAL = {"triton": "backends/cuda/*_triton.py", "mrinufft": "integrations/mri_nufft*.py"}
+collect_ignore_glob = [
+    f"adaptive_compute/{files}" for package, files in _OPTIONAL.items() if not importlib.util.find_spec(package)
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

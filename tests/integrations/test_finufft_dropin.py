@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from adaptive_compute import nufft
-from adaptive_compute.backends.cpu.nufft import _short_waits
 from adaptive_compute.core.errors import AdaptiveError, NoProfileWarning
+from adaptive_compute.core.waits import short_waits
 
-with _short_waits():  # of FINUFFT's threads, which spin where nothing is said
+with short_waits():  # of FINUFFT's threads, which spin where nothing is said
     finufft = pytest.importorskip("finufft", reason="pip install finufft")
 
 RNG = np.random.default_rng(8)

@@ -7,12 +7,9 @@ makes one ready; calls in several threads never share a setting.
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from statistics import median
 from typing import Any
@@ -42,6 +39,7 @@ from ...core.operations.nufft_rule import (
 )  # fmt: skip
 from ...core.precision import REAL_OF
 from ...core.transfer import counters
+from ...core.waits import short_waits
 from ..base import Kernel, Plan
 from .device import needs
 
@@ -301,24 +299,6 @@ class _Refusals:
 
 _making = threading.Lock()
 
-# Turns that a thread of FINUFFT waits for more work before it sleeps, some 20 us. FINUFFT's FFT has threads of its own,
-# and while those of its OpenMP wait without sleeping, 300000 turns by default, they share their cores with them: on two
-# cores a transform of 0.3 ms was measured at 8 ms.
-WAITING = "1000"
-
-
-@contextmanager
-def _short_waits() -> Iterator[None]:
-    """Keep the waits of OpenMP's threads short in what is loaded inside, unless the caller has chosen them."""
-    if "finufft" in sys.modules or os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
-        yield
-        return
-    os.environ["GOMP_SPINCOUNT"] = WAITING
-    try:
-        yield
-    finally:
-        os.environ.pop("GOMP_SPINCOUNT", None)
-
 
 def _finufft_plan(
     nufft_type: int, sizes: Any, n_trans: int, eps: float, isign: int, dtype: str, options: dict[str, Any]
@@ -327,7 +307,7 @@ def _finufft_plan(
 
     The lock is for the warnings' filters, which belong to the whole process.
     """
-    with _making, _short_waits():
+    with _making, short_waits():
         import finufft
     with _making, warnings.catch_warnings(record=True) as given, _Refusals():
         warnings.simplefilter("always")
