@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-NAMES = {"backend", "device", "kernel", "tol", "precision", "transfers", "threads", "profile"}
+NAMES = {"backend", "device", "kernel", "tol", "precision", "transfers", "threads", "profile", "learn"}
 
 
 def test_each_value_and_where_it_came_from(adaptive):
