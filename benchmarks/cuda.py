@@ -189,24 +189,26 @@ def transfers(quick: bool) -> dict[str, Any]:
 
 
 def sweep(quick: bool) -> list[dict[str, Any]]:
-    """Time the engine with other chunks and numbers of buffers."""
+    """Time the engine with other chunks, numbers of lanes and threads."""
     nbytes = 1 << 28
     array = np.random.default_rng(0).integers(0, 255, nbytes, np.uint8)
     there = torch.empty(nbytes, dtype=torch.uint8, device=DEVICE)
     rows = []
-    for chunk, workers in ((1, 8), (1, 16), (2, 8), (2, 12), (2, 16), (4, 8), (4, 12), (4, 16), (8, 16)):
-        engine = Stager(link.CudaLink(0), chunk=chunk << 20, buffers=2 * workers)
+    for chunk, lanes, threads in ((4, 4, 16), (8, 1, 16), (8, 2, 16), (8, 4, 8), (8, 4, 16), (8, 8, 16), (16, 4, 16)):
+        engine = Stager(link.CudaLink(0), chunk=chunk << 20, buffers=2 * lanes)
         address = there.data_ptr()
         samples = on_host(
             {
-                "up": lambda e=engine, n=workers: e.up(array, address, n),
-                "down": lambda e=engine, n=workers: e.down(address, array, n),
+                "up": lambda e=engine, n=threads, k=lanes: e.up(array, address, n, k),
+                "down": lambda e=engine, n=threads, k=lanes: e.down(address, array, n, k),
             },
             5,
         )
         rates = {way: nbytes / middle(times) / 1e9 for way, times in samples.items()}
-        rows.append({"chunk MiB": chunk, "threads": workers, **rates})
-        say(f"engine {chunk} MiB, {workers} threads: up {rates['up']:.1f}, down {rates['down']:.1f} GB/s")
+        rows.append({"chunk MiB": chunk, "lanes": lanes, "threads": threads, **rates})
+        say(
+            f"engine {chunk} MiB, {lanes} lanes of {threads} threads: up {rates['up']:.1f}, down {rates['down']:.1f} GB/s"
+        )
         engine.release()
     runtime = torch.cuda.cudart()
     for size in (1 << 24, 1 << 28):

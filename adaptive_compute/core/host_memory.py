@@ -28,6 +28,11 @@ class _Lease:
             "data": (buffer.__array_interface__["data"][0], False),
         }  # fmt: skip
 
+    @property
+    def buffer(self) -> np.ndarray:
+        """The pool's memory."""
+        return self._buffer
+
     def __del__(self) -> None:
         self._pool.give_back(self._buffer)
 
@@ -92,6 +97,19 @@ class MemoryPool:
         with self._lock:
             self._idle.clear()
             self.idle_bytes = 0
+
+
+def owner_of(array: np.ndarray) -> np.ndarray | None:
+    """Return the array whose end is the end of this array's memory: itself, one that it views, or a pool's buffer.
+
+    None where the memory belongs to something else, which may give it back at any time.
+    """
+    owner: Any = array
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    if isinstance(owner.base, _Lease):
+        return owner.base.buffer
+    return owner if owner.base is None and owner.flags.owndata else None
 
 
 def _size_class(nbytes: int) -> int:

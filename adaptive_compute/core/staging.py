@@ -1,13 +1,14 @@
-"""Copies between ordinary host memory and a device through pinned buffers, in chunks, by several threads at once.
+"""Copies between ordinary host memory and a device through pinned buffers, in chunks.
 
 A device reads and writes pinned memory at the full speed of its link, and ordinary memory several times slower. So
-each chunk goes through a pinned buffer: threads copy chunks between the host array and buffers, while the device moves
-the chunks that are ready. No thread waits for another one, only for its own buffers.
+each chunk goes through a pinned buffer: the host copies chunks between its array and buffers, with several threads to
+a chunk, while the device moves the chunks that are ready. A lane is a thread that does so with buffers of its own; no
+lane waits for another one.
 """
 
 from __future__ import annotations
 
-import ctypes
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,14 +19,11 @@ import numpy as np
 
 from .crew import crew
 
-# Threads take turns at what they do between two copies, and a turn lasts as long as a sleeping thread takes to wake: 60
-# microseconds a chunk, one after the other, were measured beside an H100. So chunks are large: of 256 MiB by 8 threads,
-# 18 GB/s went in chunks of 1 MiB, 35 in chunks of 2, 42 of 4, and 34 to 40 of 8.
-CHUNK = 4 << 20  # bytes of one buffer
-BUFFERS = 32
-SMALLEST_STEP, PAGE = 2 << 20, 4096
-EACH = 2  # buffers of one thread: it fills one while the device empties the other
-TURNS = 8  # chunks that a thread has of an array, if they are not to become too small
+CHUNK = 8 << 20  # bytes of one buffer
+BUFFERS = 16
+EACH = 2  # buffers of one lane: it fills one while the device empties the other
+TURNS = 2  # chunks that a lane has of an array, if they are not to become too small
+SMALLEST, PAGE = 1 << 20, 4096
 
 
 class Buffer(Protocol):
@@ -35,16 +33,25 @@ class Buffer(Protocol):
 
 
 class Link(Protocol):
-    """The device's part: pinned buffers, and copies that go on while the host does something else.
+    """The device's part: pinned buffers, copies on the host, and copies that go on while the host does something else.
 
-    Its functions are called often and by several threads: what they do should take microseconds.
+    Its functions are called often and by several threads: what they do besides copying should take microseconds.
     """
 
     def allocate(self, nbytes: int) -> Buffer:
         """Return a pinned buffer."""
 
-    def lane(self) -> AbstractContextManager[Any]:
-        """Return a context in which the calling thread may start copies."""
+    def lane(self, threads: int) -> AbstractContextManager[Any]:
+        """Return a context in which the calling thread may start copies, those on the host by so many threads."""
+
+    def view(self, host: np.ndarray) -> Any:
+        """Return what ``fill`` and ``drain`` take for a host array's bytes."""
+
+    def fill(self, buffer: Any, host: Any, start: int, nbytes: int) -> None:
+        """Copy bytes of a host array, from ``start`` on, into a buffer."""
+
+    def drain(self, buffer: Any, host: Any, start: int, nbytes: int) -> None:
+        """Copy the first bytes of a buffer into a host array."""
 
     def send(self, buffer: Any, nbytes: int, target: Any, offset: int) -> None:
         """Start copying the first bytes of a buffer to the device."""
@@ -56,14 +63,13 @@ class Link(Protocol):
         """Wait until the last copy of a buffer is done."""
 
 
-class _Slot:
-    """A pinned buffer, where it lies, and whether a copy may still use it."""
+class Slot:
+    """A pinned buffer, and whether a copy may still use it."""
 
-    __slots__ = ("address", "buffer", "busy", "nbytes")
+    __slots__ = ("buffer", "busy", "nbytes")
 
     def __init__(self, buffer: Buffer) -> None:
-        self.buffer, self.busy = buffer, False
-        self.address, self.nbytes = address_of(buffer.array), buffer.array.nbytes
+        self.buffer, self.busy, self.nbytes = buffer, False, buffer.array.nbytes
 
 
 class Stager:
@@ -76,15 +82,17 @@ class Stager:
         Bytes of one buffer.
     buffers : int
         Most buffers that are kept; they are made when first needed.
+    each : int
+        Buffers of one lane.
     """
 
-    def __init__(self, link: Link, *, chunk: int = CHUNK, buffers: int = BUFFERS) -> None:
-        self.link, self.chunk, self.buffers = link, chunk, buffers
-        self._free: list[_Slot] = []
+    def __init__(self, link: Link, *, chunk: int = CHUNK, buffers: int = BUFFERS, each: int = EACH) -> None:
+        self.link, self.chunk, self.buffers, self.each = link, chunk, buffers, each
+        self._free: list[Slot] = []
         self._made = 0
         self._change = threading.Condition()
 
-    def up(self, host: np.ndarray, target: Any, workers: int) -> None:
+    def up(self, host: np.ndarray, target: Any, threads: int, lanes: int = 1) -> None:
         """Start copying host bytes to the device; returns when the host array has been read.
 
         Parameters
@@ -92,91 +100,101 @@ class Stager:
         host : ndarray of uint8, one axis, contiguous
         target : object
             What the link's ``send`` takes.
-        workers : int
-            Threads that copy on the host.
+        threads : int
+            Threads that copy on the host, over all lanes.
+        lanes : int
+            Chunks that are copied on the host at once.
         """
-        base, total, chunk, link = address_of(host), host.nbytes, self.step(host.nbytes, workers), self.link
+        link, lanes = self.link, self._lanes(threads, lanes)
+        chunks = cuts(host.nbytes, self.chunk, lanes)
+        whole = link.view(host)
 
         def lane(numbers: Iterator[int]) -> None:
-            with link.lane(), self._buffers() as take:
+            with link.lane(threads // lanes), self.slots() as take:
                 for number in numbers:
-                    start = number * chunk
-                    nbytes = min(chunk, total - start)
+                    start, nbytes = chunks[number]
                     slot = take()
-                    ctypes.memmove(slot.address, base + start, nbytes)
+                    link.fill(slot.buffer, whole, start, nbytes)
                     link.send(slot.buffer, nbytes, target, start)
                     slot.busy = True
 
-        self._share(-(-total // chunk), lane, workers)
+        self._share(len(chunks), lane, lanes)
 
-    def down(self, source: Any, host: np.ndarray, workers: int) -> None:
+    def down(self, source: Any, host: np.ndarray, threads: int, lanes: int = 1) -> None:
         """Copy bytes from the device into a host array; returns when they are there."""
-        base, total, chunk, link = address_of(host), host.nbytes, self.step(host.nbytes, workers), self.link
+        link, lanes = self.link, self._lanes(threads, lanes)
+        chunks = cuts(host.nbytes, self.chunk, lanes)
+        whole = link.view(host)
 
-        def finish(start: int, slot: _Slot) -> None:
-            self._settle(slot)
-            ctypes.memmove(base + start, slot.address, min(chunk, total - start))
+        def finish(start: int, nbytes: int, slot: Slot) -> None:
+            self.settle(slot)
+            link.drain(slot.buffer, whole, start, nbytes)
 
         def lane(numbers: Iterator[int]) -> None:
-            coming: deque[tuple[int, _Slot]] = deque()
-            with link.lane(), self._buffers() as take:
+            coming: deque[tuple[int, int, Slot]] = deque()
+            with link.lane(threads // lanes), self.slots() as take:
                 for number in numbers:
-                    if len(coming) == EACH:
+                    if len(coming) == self.each:
                         finish(*coming.popleft())
-                    start, slot = number * chunk, take()
-                    link.fetch(source, start, slot.buffer, min(chunk, total - start))
+                    (start, nbytes), slot = chunks[number], take()
+                    link.fetch(source, start, slot.buffer, nbytes)
                     slot.busy = True
-                    coming.append((start, slot))
+                    coming.append((start, nbytes, slot))
                 while coming:
                     finish(*coming.popleft())
 
-        self._share(-(-total // chunk), lane, workers)
+        self._share(len(chunks), lane, lanes)
 
-    def step(self, nbytes: int, workers: int) -> int:
-        """Return the bytes of one chunk: less than a buffer where every thread is to have several."""
-        return min(self.chunk, max(SMALLEST_STEP, -(-nbytes // (TURNS * workers) // PAGE) * PAGE))
+    def _lanes(self, threads: int, lanes: int) -> int:
+        return max(1, min(lanes, threads, self.buffers // self.each))
 
-    def _share(self, count: int, lane: Callable[[Iterator[int]], None], workers: int) -> None:
-        if count:
-            crew.share(count, lane, max(1, min(workers, self.buffers // EACH)))
+    @staticmethod
+    def _share(count: int, lane: Callable[[Iterator[int]], None], lanes: int) -> None:
+        if lanes == 1:
+            lane(iter(range(count)))
+        elif count:
+            crew.share(count, lane, lanes)
 
     @contextmanager
-    def _buffers(self) -> Iterator[Callable[[], _Slot]]:
+    def slots(self) -> Iterator[Callable[[], Slot]]:
         """Give a function that returns a lane's own buffers in turn, each when no copy uses it any more."""
-        mine = self._borrow()
-        turn = 0
+        with self.lend(self.each) as mine:
+            turns = itertools.cycle(mine)
 
-        def take() -> _Slot:
-            nonlocal turn
-            slot = mine[turn % EACH]
-            turn += 1
-            self._settle(slot)
-            return slot
+            def take() -> Slot:
+                slot = next(turns)
+                self.settle(slot)
+                return slot
 
-        try:
             yield take
+
+    @contextmanager
+    def lend(self, count: int) -> Iterator[list[Slot]]:
+        """Give so many buffers to one lane, all at once, so that no lane holds some while it waits for others."""
+        mine = self._borrow(count)
+        try:
+            yield mine
         finally:
             with self._change:
                 self._free += mine
                 self._change.notify_all()
 
-    def _settle(self, slot: _Slot) -> None:
+    def settle(self, slot: Slot) -> None:
         """Wait for the copy that uses a buffer."""
         if slot.busy:
             self.link.wait(slot.buffer)
             slot.busy = False
 
-    def _borrow(self) -> list[_Slot]:
-        """Return a lane's buffers, all at once, so that no lane holds one while it waits for another."""
+    def _borrow(self, count: int) -> list[Slot]:
         with self._change:
-            while len(self._free) < EACH and self._made + EACH - len(self._free) > self.buffers:
+            while len(self._free) < count and self._made + count - len(self._free) > self.buffers:
                 self._change.wait()
-            taken = [self._free.pop() for _ in range(min(EACH, len(self._free)))]
-            missing = EACH - len(taken)
+            taken = [self._free.pop() for _ in range(min(count, len(self._free)))]
+            missing = count - len(taken)
             self._made += missing
         try:
-            while len(taken) < EACH:
-                taken.append(_Slot(self.link.allocate(self.chunk)))
+            while len(taken) < count:
+                taken.append(Slot(self.link.allocate(self.chunk)))
                 missing -= 1
         except BaseException:
             with self._change:
@@ -193,8 +211,14 @@ class Stager:
             self._made -= len(gone)
             self._change.notify_all()
         for slot in gone:
-            self._settle(slot)
+            self.settle(slot)
         return sum(slot.nbytes for slot in gone)
+
+
+def cuts(nbytes: int, chunk: int, lanes: int) -> list[tuple[int, int]]:
+    """Return where chunks begin and how long they are: whole buffers, or less where every lane is to have several."""
+    step = min(chunk, max(SMALLEST, -(-nbytes // (TURNS * lanes) // PAGE) * PAGE))
+    return [(start, min(step, nbytes - start)) for start in range(0, nbytes, step)]
 
 
 def address_of(array: np.ndarray) -> int:

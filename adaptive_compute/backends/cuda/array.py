@@ -1,7 +1,7 @@
 """CuPy arrays as operands, and one memory seen as a torch tensor or as a CuPy array.
 
-Both libraries exchange through DLPack, which orders the consumer's stream behind the producer's; nothing is copied and
-the host does not wait.
+Both libraries exchange through DLPack, which orders the consumer's stream behind the producer's, or, where they work on
+the same stream, by the address alone; nothing is copied and the host does not wait.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -70,9 +70,12 @@ def view(array: Any, kind: str) -> Any:
 def _as_tensor(array: Any) -> Any:
     import torch
 
-    if any(stride < 0 or stride % array.itemsize for stride in array.strides):
+    itemsize = array.itemsize
+    if any([stride < 0 or stride % itemsize for stride in array.strides]):
         counters.count_copy("CuPy array with strides that torch cannot have")
         array = array.copy()
+    if _same_stream(array.data.device_id):
+        return torch.utils.dlpack.from_dlpack(array.__dlpack__(stream=-1))
     return torch.from_dlpack(array)
 
 
@@ -82,7 +85,31 @@ def _as_cupy(tensor: Any) -> Any:
     tensor = tensor.detach()
     if tensor.is_conj() or tensor.is_neg():
         tensor = tensor.resolve_conj().resolve_neg()
-    return cupy.from_dlpack(tensor)
+    index, pointer, dtype = tensor.get_device(), tensor.data_ptr(), _cupy_dtypes().get(tensor.dtype)
+    if dtype is None or not pointer or not _same_stream(index):
+        return cupy.from_dlpack(tensor)
+    memory = cupy.cuda.UnownedMemory(pointer, tensor.nbytes, tensor, index)
+    place = cupy.cuda.MemoryPointer(memory, 0)
+    shape = tuple(tensor.shape)
+    if tensor.is_contiguous():
+        return cupy.ndarray(shape, dtype, place)
+    return cupy.ndarray(shape, dtype, place, tuple([step * dtype.itemsize for step in tensor.stride()]))
+
+
+def _same_stream(index: int) -> bool:
+    """Tell whether torch and CuPy work on one stream of a GPU, so that there is nothing to order."""
+    return sys.modules["cupy"].cuda.get_current_stream(index).ptr == stream_pointer(index)
+
+
+@cache
+def _cupy_dtypes() -> dict[Any, np.dtype]:
+    """Return the dtypes that both libraries have, by torch's."""
+    import torch
+
+    names = (
+        "bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64", "complex64", "complex128",
+    )  # fmt: skip
+    return {getattr(torch, name): np.dtype(name) for name in names}
 
 
 def stream_pointer(index: int) -> int:

@@ -13,7 +13,7 @@ from ...core.operation import Features, Request, log2
 from ...core.profile import Curve, Estimate
 from ...core.program import Program, program
 from ..base import Kernel, Plan
-from . import memory
+from . import memory, stream
 from .device import DTYPES, dtype_of, index_of, needs
 from .fused import FusedPlan
 from .fused_source import unwritable
@@ -26,6 +26,15 @@ def kernels(device: str) -> Sequence[Kernel]:
 
 def _program(request: Request, native: frozenset[str] = frozenset()) -> Program:
     return program(request.params, tuple(o.dtype for o in request.operands if o is not None), native)
+
+
+def _cut(request: Request) -> tuple[bool, ...] | None:
+    """Tell which operands have the result's leading axis: those are cut along it, others are repeated."""
+    (result,) = request.operation.result(request)
+    if None in request.operands or not result.shape:
+        return None
+    ndim, count = len(result.shape), result.shape[0]
+    return tuple(o is not None and len(o.shape) == ndim and o.shape[0] == count for o in request.operands)
 
 
 class _Elementwise(Kernel):
@@ -77,7 +86,8 @@ class Fused(_Elementwise):
     def plan(self, request: Request) -> Plan:
         (result,) = request.operation.result(request)
         operands = [o for o in request.operands if o is not None]
-        return FusedPlan(_program(request), operands, result.shape, index_of(self.device))
+        plan = FusedPlan(_program(request), operands, result.shape, index_of(self.device))
+        return stream.streamed(plan, self, request, _cut(request))
 
 
 # torch, step by step
@@ -151,7 +161,8 @@ class TorchSteps(_Elementwise):
 
     def plan(self, request: Request) -> Plan:
         (result,) = request.operation.result(request)
-        return memory.GuardedPlan(_steps(_program(request, _NATIVE), result.shape, self.device))
+        plan = memory.GuardedPlan(_steps(_program(request, _NATIVE), result.shape, self.device))
+        return stream.streamed(plan, self, request, _cut(request))
 
 
 def _steps(steps: Program, shape: tuple[int, ...], device: str) -> Callable[..., Any]:
@@ -172,7 +183,9 @@ def _steps(steps: Program, shape: tuple[int, ...], device: str) -> Callable[...,
                 found[index] = _tensor(arrays[value.data], value.dtype, device)
             elif value.op == "scalar":
                 number = number_of(arrays[value.data])
-                found[index] = torch.full((), number, dtype=dtype_of(value.dtype), device=device)
+                found[index] = torch.full((), number, dtype=_holding(value.dtype), device=device).to(
+                    dtype_of(value.dtype)
+                )
             elif value.op == "cast":
                 found[index] = found[value.args[0]].to(dtype_of(value.dtype))
             elif value.op != "const":
@@ -190,6 +203,15 @@ def _steps(steps: Program, shape: tuple[int, ...], device: str) -> Callable[...,
         return result.clone(memory_format=torch.contiguous_format) if shares or not result.is_contiguous() else result
 
     return run
+
+
+def _holding(dtype: str) -> Any:
+    """Return a dtype that any Python number of this kind fits; the conversion from it rounds too much to infinity."""
+    if dtype.startswith(("float", "bfloat")):
+        dtype = "float64"
+    elif dtype.startswith("complex"):
+        dtype = "complex128"
+    return dtype_of(dtype)
 
 
 def _tensor(array: Any, dtype: str, device: str) -> Any:

@@ -12,7 +12,7 @@ from ...core.operations.fft_rule import FULL, NONE, WORKING, FFTParams
 from ...core.precision import COMPLEX_OF
 from ...core.transfer import counters
 from ..base import Kernel
-from . import memory
+from . import memory, stream
 from .array import cupy_follows, stream_pointer
 from .device import DTYPES, dtype_of, index_of, needs
 
@@ -37,6 +37,11 @@ def _known(request: Request) -> bool | str:
     if request.first.size == 0:
         return "cuFFT refuses empty batches"
     return True
+
+
+def _cut(request: Request) -> tuple[bool, ...] | None:
+    """Tell that a batch may be cut along its leading axis."""
+    return None if 0 in request.params.axes else (True,)
 
 
 def _name(p: FFTParams) -> str:
@@ -72,7 +77,7 @@ class TorchFFT(Kernel):
     def supports(self, request: Request) -> bool | str:
         return _known(request)
 
-    def plan(self, request: Request) -> memory.GuardedPlan:
+    def plan(self, request: Request) -> Any:
         import torch
 
         p: FFTParams = request.params
@@ -96,7 +101,7 @@ class TorchFFT(Kernel):
             result = function(x, lengths, axes, norm)
             return result.resolve_conj() if lazy else result
 
-        return memory.GuardedPlan(run)
+        return stream.streamed(memory.GuardedPlan(run), self, request, _cut(request))
 
 
 class CupyFFT(Kernel):
@@ -123,8 +128,8 @@ class CupyFFT(Kernel):
             return f"more than {LARGEST} elements"
         return needs("cupy")
 
-    def plan(self, request: Request) -> memory.GuardedPlan:
-        return CufftPlan(request, index_of(self.device))
+    def plan(self, request: Request) -> Any:
+        return stream.streamed(CufftPlan(request, index_of(self.device)), self, request, _cut(request))
 
 
 class _Pointer:
@@ -203,6 +208,7 @@ class CufftPlan(memory.GuardedPlan):
         return (max(lengths, 1),)
 
     def close(self) -> None:
+        super().close()
         with self._lock:
             self._handles.clear()
 

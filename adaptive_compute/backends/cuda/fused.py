@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 import threading
-import warnings
 from collections.abc import Sequence
 from ctypes import addressof, c_uint64
-from functools import lru_cache, partial
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -21,24 +20,12 @@ from ...core.array import Operand, itemsize
 from ...core.program import Program
 from . import memory
 from .array import launch
+from .compiled import compiled
 from .device import dtype_of
 from .fused_source import THREADS, UNROLL, Layout, source
 
 BLOCK = (THREADS,)
 WIDEST = 8  # elements of one pack
-
-
-@lru_cache(maxsize=512)
-def compiled(text: str, index: int) -> Any:
-    """Return the kernel of a source, compiled for a GPU."""
-    import cupy
-
-    with cupy.cuda.Device(index), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # CuPy's about where it looks for headers that this source does not need
-        # Without contraction: NumPy rounds every product, so x*x - x*x is NaN where x*x overflows, and 0 elsewhere.
-        kernel = cupy.RawKernel(text, "compute", ("--std=c++17", "--fmad=false"))
-        kernel.compile()
-        return kernel.kernel  # of this GPU; the object around it would look that up in every call
 
 
 class Slots(threading.local):

@@ -17,15 +17,13 @@ from ...core.array import kind_named
 from ...core.host_memory import results
 from ...core.staging import Stager, address_of
 from ...core.transfer import counters, is_constant
-from .device import dtype_of
+from .array import stream_pointer
+from .pinned import pinned
 from .raw import driver
 
-# Below these the driver's own copy of pageable memory is as fast, and one call. Beside an H100, up and down took
-# for 8 MiB 0.66 and 0.66 ms by the driver, 0.60 and 0.85 by four threads; for 16 MiB 1.12 and 1.21, 0.75 and 1.17; for
-# 32 MiB 2.47 and 2.53, 1.32 and 1.69.
-LEAST_UP, LEAST_DOWN = 16 << 20, 24 << 20
-# Threads wait for each other between chunks: 4 were best up to 64 MiB, 8 at 256 MiB.
-FEW, MOST, EACH_TAKES = 4, 8, 16 << 20
+# Below these the driver's own copy of pageable memory is as fast, and one call.
+LEAST_UP, LEAST_DOWN = 8 << 20, 16 << 20
+LANES = 4  # chunks that are copied on the host at once, each by a share of the threads
 
 
 class PinnedBuffer:
@@ -34,8 +32,8 @@ class PinnedBuffer:
     def __init__(self, nbytes: int) -> None:
         import torch
 
-        self._tensor = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
-        self.array = self._tensor.numpy()
+        self.tensor = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
+        self.array = self.tensor.numpy()
         self.address = address_of(self.array)
         self.event = driver().event()
         # Not at the interpreter's end: the driver takes everything back then, and may be gone already.
@@ -50,7 +48,7 @@ class CudaLink:
         import torch
 
         self.index = index
-        self.up, self.down = torch.cuda.Stream(index), torch.cuda.Stream(index)
+        self.up, self.down, self.work = (torch.cuda.Stream(index) for _ in range(3))
         self._up, self._down = self.up.cuda_stream, self.down.cuda_stream
         self._driver = driver()
         self._context = self._driver.context(index)
@@ -60,26 +58,73 @@ class CudaLink:
         return PinnedBuffer(nbytes)
 
     @contextmanager
-    def lane(self) -> Iterator[None]:
-        """Let the calling thread start copies of this GPU."""
-        before = self._driver.current()
+    def lane(self, threads: int) -> Iterator[None]:
+        """Let the calling thread start copies of this GPU, and copy on the host by torch with so many threads."""
+        import torch
+
+        before, had = self._driver.current(), torch.get_num_threads()
         self._driver.enter(self._context)
+        if threads != had:
+            torch.set_num_threads(threads)
         try:
             yield
         finally:
+            if threads != had:
+                torch.set_num_threads(had)
             self._driver.enter(before)
+
+    def view(self, host: np.ndarray) -> Any:
+        """Return a host array's bytes as a tensor, which torch copies by several threads in one call."""
+        import torch
+
+        return torch.from_numpy(host) if host.flags.writeable else kind_named("torch").from_numpy(host)
+
+    def fill(self, buffer: Any, host: Any, start: int, nbytes: int) -> None:
+        """Copy bytes of a host array into a buffer."""
+        buffer.tensor[:nbytes].copy_(host[start : start + nbytes])
+
+    def drain(self, buffer: Any, host: Any, start: int, nbytes: int) -> None:
+        """Copy a buffer into a host array."""
+        host[start : start + nbytes].copy_(buffer.tensor[:nbytes])
 
     def send(self, buffer: Any, nbytes: int, target: int, offset: int) -> None:
         """Start copying to the device."""
         self._driver.up(target + offset, buffer.address, nbytes, self._up, buffer.event)
 
-    def fetch(self, source: int, offset: int, buffer: Any, nbytes: int) -> None:
+    def fetch(self, source: Any, offset: int, buffer: Any, nbytes: int) -> None:
         """Start copying from the device."""
         self._driver.down(buffer.address, source + offset, nbytes, self._down, buffer.event)
+
+    def send_from(self, buffer: Any, address: int, nbytes: int, target: int) -> None:
+        """Start copying locked memory to the device; a buffer stands for the copy, and is not touched."""
+        self._driver.up(target, address, nbytes, self._up, buffer.event)
+
+    def fetch_to(self, buffer: Any, source: Any, address: int, nbytes: int) -> None:
+        """Start copying from the device to locked memory; a buffer stands for the copy, and is not touched."""
+        self._driver.down(address, source + 0, nbytes, self._down, buffer.event)
 
     def wait(self, buffer: Any) -> None:
         """Wait for a buffer's last copy."""
         self._driver.wait(buffer.event)
+
+    def straight_up(self, target: int, source: int, nbytes: int) -> None:
+        """Copy locked memory to the device; returns when it has been read."""
+        self._straight(self._driver.up, target, source, nbytes, self._up)
+
+    def straight_down(self, target: int, source: int, nbytes: int) -> None:
+        """Copy from the device to locked memory; returns when the bytes are there."""
+        self._straight(self._driver.down, target, source, nbytes, self._down)
+
+    def _straight(self, copy: Any, target: int, source: int, nbytes: int, stream: int) -> None:
+        before = self._driver.current()
+        self._driver.enter(self._context)
+        event = self._driver.event()
+        try:
+            copy(target, source, nbytes, stream, event)
+            self._driver.wait(event)
+        finally:
+            self._driver.destroy(event)
+            self._driver.enter(before)
 
 
 @cache
@@ -88,9 +133,10 @@ def stager(index: int) -> Stager:
     return Stager(CudaLink(index))
 
 
-def workers(nbytes: int) -> int:
-    """Return how many threads copy so much on the host."""
-    return min(_settings.threads(_settings.current()), max(FEW, min(nbytes // EACH_TAKES, MOST)))
+def shares(threads: int | None = None) -> tuple[int, int]:
+    """Return how many threads copy on the host, and in how many lanes."""
+    count = _settings.threads(_settings.current()) if threads is None else threads
+    return count, max(1, min(LANES, count // 2))
 
 
 # Copies of arrays that were promised to stay as they are (an index topology's), by array and GPU.
@@ -144,18 +190,40 @@ def _upload(host: Any, index: int) -> Any:
     import torch
 
     tensor = tensor_of(host) if isinstance(host, np.ndarray) else host.detach().resolve_conj().resolve_neg()
-    device = _device(index)
-    if tensor.nbytes < LEAST_UP or tensor.is_pinned():
-        return tensor.to(device)
+    nbytes = tensor.nbytes
+    if nbytes < LEAST_UP:
+        return _small_up(tensor, nbytes, index)
+    if tensor.is_pinned():
+        return tensor.to(_device(index))
     if not tensor.is_contiguous():
         tensor = tensor.contiguous()
     engine = stager(index)
-    side, caller = engine.link.up, torch.cuda.current_stream(index)  # type: ignore[attr-defined]
+    link: Any = engine.link
+    side, caller = link.up, torch.cuda.current_stream(index)
     with torch.cuda.stream(side):  # its memory belongs to that stream, so that nothing queued elsewhere need be awaited
-        result = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
-    engine.up(_bytes(tensor).numpy(), result.data_ptr(), workers(tensor.nbytes))
+        result = torch.empty(tensor.shape, dtype=tensor.dtype, device=_device(index))
+    whole = _bytes(tensor).numpy()
+    owner = host if isinstance(host, np.ndarray) and address_of(host) == tensor.data_ptr() else whole
+    with pinned.using(owner) as locked:
+        if locked:
+            link.straight_up(result.data_ptr(), tensor.data_ptr(), nbytes)
+        else:
+            engine.up(whole, result.data_ptr(), *shares())
     caller.wait_stream(side)
     result.record_stream(caller)
+    return result
+
+
+def _small_up(tensor: Any, nbytes: int, index: int) -> Any:
+    """Copy a small tensor to a GPU by the driver's own copy, on the caller's stream."""
+    import torch
+
+    # Of pinned memory the driver's copy would return before it has read it; torch waits.
+    if not nbytes or not tensor.is_contiguous() or torch._C._cuda_getDevice() != index or tensor.is_pinned():
+        return tensor.to(_device(index))
+    result = torch.empty(tensor.shape, dtype=tensor.dtype, device=_device(index))
+    if not driver().pageable_up(result.data_ptr(), tensor.data_ptr(), nbytes, stream_pointer(index)):
+        result.copy_(tensor)  # this thread has no context yet
     return result
 
 
@@ -170,26 +238,41 @@ def download(tensor: Any, out: np.ndarray | None = None) -> Any:
         tensor = tensor.detach()
     if tensor.is_conj() or tensor.is_neg():
         tensor = tensor.resolve_conj().resolve_neg()
-    if tensor.nbytes < LEAST_DOWN:
-        if out is not None and tensor.dtype is not torch.bfloat16:
-            torch.from_numpy(out).copy_(tensor)
-            return out
-        if out is None:
-            host = tensor.cpu()
-            return host if host.dtype is torch.bfloat16 else host.numpy()
-    source = tensor.contiguous()
-    brain = source.dtype is torch.bfloat16
-    name = "uint16" if brain else str(source.dtype)[6:]
-    target = results.empty(tuple(source.shape), name) if out is None else out
-    if source.nbytes < LEAST_DOWN:
-        torch.from_numpy(target).copy_(source.view(dtype_of(name)))
-    else:
-        index = source.device.index
-        engine = stager(index)
-        link: Any = engine.link
-        link.down.wait_stream(torch.cuda.current_stream(index))
-        engine.down(source.data_ptr(), target.reshape(-1).view(np.uint8), workers(source.nbytes))
-    return torch.from_numpy(target).view(torch.bfloat16) if brain else target
+    source = tensor if tensor.is_contiguous() else tensor.contiguous()
+    nbytes, dtype = source.nbytes, source.dtype
+    brain = dtype is torch.bfloat16
+    if out is None:
+        out = results.empty(tuple(source.shape), _numpy_name(dtype))
+    index = source.get_device()
+    if nbytes >= LEAST_DOWN:
+        _large_down(source, out, nbytes, index)
+    elif nbytes and not (
+        out.flags.c_contiguous
+        and torch._C._cuda_getDevice() == index
+        and driver().pageable_down(address_of(out), source.data_ptr(), nbytes, stream_pointer(index))
+    ):
+        torch.from_numpy(out).copy_(source.view(torch.uint16) if brain else source)
+    return torch.from_numpy(out).view(torch.bfloat16) if brain else out
+
+
+def _large_down(source: Any, out: np.ndarray, nbytes: int, index: int) -> None:
+    import torch
+
+    engine = stager(index)
+    link: Any = engine.link
+    link.down.wait_stream(torch.cuda.current_stream(index))
+    with pinned.using(out) as locked:
+        if locked:
+            link.straight_down(address_of(out), source.data_ptr(), nbytes)
+        else:
+            engine.down(source.data_ptr(), out.reshape(-1).view(np.uint8), *shares())
+
+
+@cache
+def _numpy_name(dtype: Any) -> np.dtype:
+    """Return NumPy's dtype for one of torch's; of bfloat16 that of its bits."""
+    name = str(dtype)[6:]
+    return np.dtype("uint16" if name == "bfloat16" else name)
 
 
 def _bytes(tensor: Any) -> Any:
@@ -207,6 +290,7 @@ def release() -> None:
     from .driver import found
 
     _copies.clear()
+    pinned.clear()
     with _releasing:
         for index in range(len(found().gpus) if stager.cache_info().currsize else 0):
             stager(index).release()

@@ -47,6 +47,10 @@ class GuardedPlan(Plan):
         self.compute = compute
         self.nbytes = nbytes
 
+    def close(self) -> None:
+        if self.through_host is not None:
+            self.through_host.close()  # type: ignore[attr-defined]
+
     def run(self, *arrays: Any) -> Any:
         try:
             return self.compute(*arrays)

@@ -14,6 +14,8 @@ from typing import Any
 
 _NOT_READY = 600
 _NO_TIMING = 2
+_TINY = 1 << 16  # the driver takes so much along with the command, without waiting for what was queued before
+_PORTABLE = 1  # pinned for every GPU
 _SIGNATURES: dict[str, list[Any]] = {
     "cuDeviceGet": [POINTER(c_int), c_int],
     "cuDevicePrimaryCtxRetain": [POINTER(c_void_p), c_int],
@@ -21,10 +23,14 @@ _SIGNATURES: dict[str, list[Any]] = {
     "cuCtxGetCurrent": [POINTER(c_void_p)],
     "cuEventCreate": [POINTER(c_void_p), c_uint],
     "cuEventRecord": [c_void_p, c_void_p],
+    "cuStreamSynchronize": [c_void_p],
     "cuEventQuery": [c_void_p],
+    "cuEventSynchronize": [c_void_p],
     "cuEventDestroy_v2": [c_void_p],
     "cuMemcpyHtoDAsync_v2": [c_uint64, c_void_p, c_size_t, c_void_p],
     "cuMemcpyDtoHAsync_v2": [c_void_p, c_uint64, c_size_t, c_void_p],
+    "cuMemHostRegister_v2": [c_void_p, c_size_t, c_uint],
+    "cuMemHostUnregister": [c_void_p],
     "cuGetErrorString": [c_int, POINTER(ctypes.c_char_p)],
 }
 
@@ -38,8 +44,10 @@ class Driver:
             getattr(quick, function).argtypes = arguments
         self._quick = quick
         slow = ctypes.CDLL(name)  # gives the lock up: for waiting
-        slow.cuEventSynchronize.argtypes = [c_void_p]
-        self._synchronize = slow.cuEventSynchronize
+        for function in ("cuEventSynchronize", "cuMemHostRegister_v2", "cuMemHostUnregister", "cuMemcpyHtoDAsync_v2",
+                         "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize"):  # fmt: skip
+            getattr(slow, function).argtypes = _SIGNATURES[function]
+        self._synchronize, self._slow = slow.cuEventSynchronize, slow
         self._query, self._record = quick.cuEventQuery, quick.cuEventRecord
         self._up, self._down = quick.cuMemcpyHtoDAsync_v2, quick.cuMemcpyDtoHAsync_v2
 
@@ -85,6 +93,24 @@ class Driver:
     def down(self, target: int, source: int, nbytes: int, stream: int, event: int) -> None:
         """Start copying from the GPU to pinned memory, and record an event behind it."""
         self._check(self._down(target, source, nbytes, stream) or self._record(event, stream))
+
+    def pageable_up(self, target: int, source: int, nbytes: int, stream: int) -> bool:
+        """Copy ordinary memory to the GPU behind what a stream does; returns when it was read. False: it failed."""
+        copy = self._up if nbytes <= _TINY else self._slow.cuMemcpyHtoDAsync_v2
+        return copy(target, source, nbytes, stream) == 0
+
+    def pageable_down(self, target: int, source: int, nbytes: int, stream: int) -> bool:
+        """Copy to ordinary memory behind what a stream does; returns when the bytes are there. False: it failed."""
+        slow = self._slow
+        return (slow.cuMemcpyDtoHAsync_v2(target, source, nbytes, stream) or slow.cuStreamSynchronize(stream)) == 0
+
+    def pin(self, address: int, nbytes: int) -> bool:
+        """Lock memory in its place, so that GPUs reach it by themselves; tell whether the driver did."""
+        return self._slow.cuMemHostRegister_v2(address, nbytes, _PORTABLE) == 0
+
+    def unpin(self, address: int) -> None:
+        """Undo ``pin``."""
+        self._slow.cuMemHostUnregister(address)
 
     def wait(self, event: int) -> None:
         """Wait until what was queued before an event is done."""

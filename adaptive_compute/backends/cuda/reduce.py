@@ -9,8 +9,8 @@ from typing import Any
 from ...core.operation import Request
 from ...core.operations.reduce_rule import ReduceParams, result_dtype
 from ..base import Kernel
-from . import memory
-from .device import DTYPES, dtype_of, needs, on
+from . import memory, norm
+from .device import DTYPES, dtype_of, index_of, needs, on
 
 LEAST = 1 << 20  # elements below which torch's norm with its wide copy takes less time than a Triton kernel's start
 _UNKNOWN = ("uint16", "uint32", "uint64")
@@ -43,8 +43,11 @@ class TorchReduce(Kernel):
 
     def plan(self, request: Request) -> memory.GuardedPlan:
         compute = _function(request.params, request.first.dtype)
-        if request.params.function == "norm" and self.device != "cpu" and needs("triton") is True:
-            return memory.GuardedPlan(one_pass(request, compute) or compute)
+        if request.params.function == "norm" and self.device != "cpu":
+            if needs("cupy") is True and norm.takes(request):
+                return norm.NormPlan(request, compute, index_of(self.device))
+            if needs("triton") is True:
+                return memory.GuardedPlan(one_pass(request, compute) or compute)
         return memory.GuardedPlan(compute)
 
 
@@ -57,15 +60,15 @@ def one_pass(request: Request, otherwise: Callable[[Any], Any]) -> Callable[[Any
                                                     x.shape[axes[-1] + 1 :]))  # fmt: skip
     shape, dtype = request.operation.result(request)[0].shape, dtype_of(x.dtype)
 
-    def norm(x: Any) -> Any:
+    def compute(x: Any) -> Any:
         if not x.is_contiguous() or x.is_neg():
             return otherwise(x)
-        from .reduce_triton import norm
+        from . import reduce_triton
 
         with on(x):
-            return norm(x, outer, n, inner, dtype).reshape(shape)
+            return reduce_triton.norm(x, outer, n, inner, dtype).reshape(shape)
 
-    return norm
+    return compute
 
 
 def _function(p: ReduceParams, given: str) -> Callable[[Any], Any]:

@@ -39,6 +39,17 @@ int cuMemcpyDtoHAsync_v2(void *to, ptr from, size_t n, void *s) {
   if (!current) return 201;
   memcpy(to, (void *)from, n); return 0;
 }
+int cuStreamSynchronize(void *stream) { return 0; }
+static void *locked[16];
+int cuMemHostRegister_v2(void *p, size_t n, unsigned flags) {
+  for (int i = 0; i < 16; i++) if (locked[i] == p) return 712;
+  for (int i = 0; i < 16; i++) if (!locked[i]) { locked[i] = p; return flags == 1 ? 0 : 1; }
+  return 2;
+}
+int cuMemHostUnregister(void *p) {
+  for (int i = 0; i < 16; i++) if (locked[i] == p) { locked[i] = 0; return 0; }
+  return 713;
+}
 int cuGetErrorString(int code, const char **text) {
   *text = code == 201 ? "invalid device context" : "other"; return 0;
 }
@@ -114,10 +125,10 @@ def test_a_stager_moves_everything_by_these_calls(driver, monkeypatch):
     for size in (1, (3 << 20) + 17, 20 << 20):
         host = np.random.default_rng(size).integers(0, 255, size, np.uint8)
         there, back = np.zeros_like(host), np.zeros_like(host)
-        for workers in (1, 3):
-            engine.up(host, there.ctypes.data, workers)
+        for threads, lanes in ((1, 1), (3, 3), (4, 2)):
+            engine.up(host, there.ctypes.data, threads, lanes)
             assert np.array_equal(there, host)
-            engine.down(there.ctypes.data, back, workers)
+            engine.down(there.ctypes.data, back, threads, lanes)
             assert np.array_equal(back, host)
             there[:], back[:] = 0, 0
     assert engine.release() <= 6 << 19
