@@ -145,6 +145,10 @@ class Backend:
     def apply(self, device: str, tuning: Mapping[str, Any]) -> None:
         """Use what ``tune`` found, now or when the profile in use was measured; what is not named has its default."""
 
+    def kept(self, host: Any, device: str) -> Any:
+        """Return the copy that a device has of an array marked as constant, which then is not moved again, or None."""
+        return None
+
     def upload(self, host: np.ndarray, device: str) -> Any:
         """Copy a NumPy array to a device and return it in the backend's native kind."""
         raise NotImplementedError

@@ -124,6 +124,13 @@ def move(array: Any, source: Any, target: Any, device: str, nbytes: int, *, orig
     log : bool
         Give a TransferWarning as well.
     """
+    if (
+        source is None
+        and target is not None
+        and is_constant(array)
+        and (kept := target.kept(array, device)) is not None
+    ):
+        return kept
     start = time.perf_counter()
     if source is not None and source is target:
         moved = source.across(array, device)

@@ -147,6 +147,9 @@ class CudaBackend(Backend):
     def memory(self, device: str) -> int | None:
         return driver.found().gpus[index_of(device)].memory
 
+    def kept(self, host: Any, device: str) -> Any:
+        return _link().kept(host, index_of(device))
+
     def upload(self, host: Any, device: str) -> Any:
         if isinstance(host, np.ndarray) and host.dtype not in _HELD:
             raise DtypeError(f"a GPU holds no {host.dtype}; {', '.join(DTYPES)} are accepted")

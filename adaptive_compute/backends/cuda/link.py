@@ -143,6 +143,11 @@ def shares(threads: int | None = None) -> tuple[int, int]:
 _copies: dict[tuple[int, int], Any] = {}
 
 
+def kept(host: Any, index: int) -> Any:
+    """Return the copy that a GPU has of a constant array, or None."""
+    return _copies.get((id(host), index))
+
+
 def upload(host: Any, index: int) -> Any:
     """Copy a host array to a GPU as a torch tensor. Work that the caller queues afterwards waits for it there."""
     if not is_constant(host):
