@@ -231,3 +231,20 @@ def test_operands_on_two_gpus_are_refused_or_moved_where_that_is_allowed():
     with ac.using(transfers="allow"):
         result = ac.evaluate("a + b", a=a, b=b)
     assert float(result.sum()) == 2000
+
+
+@two_gpus
+def test_streams_of_each_gpu_are_respected(backend):
+    for device in ("cuda:1", "cuda:0"):
+        stream = torch.cuda.Stream(device)
+        with torch.cuda.stream(stream):
+            x = torch.zeros(1 << 20, device=device)
+            torch.cuda._sleep(20_000_000)
+            x += 1
+            results = ac.evaluate("2*x", x=x), ac.sum(x), ac.norm(x), ac.fft(x), ac.to(x, "cuda:0"), ac.to(x, "cuda:1")
+            doubled, total, norm, spectrum, *moved = [r.cpu() for r in results]
+        assert float(doubled.min()) == 2
+        assert float(total) == 1 << 20
+        assert float(norm) == 1 << 10
+        assert float(spectrum[0].real) == 1 << 20
+        assert all(float(m.min()) == 1 for m in moved)
