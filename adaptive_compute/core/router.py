@@ -125,7 +125,7 @@ class Router:
         estimate = kernel.estimate(request, profile.curves(kernel.device, request.operation.name, kernel.name))
         compute = spread = error = None
         extrapolated = False
-        if estimate is not None:
+        if estimate is not None and not math.isnan(estimate.seconds):  # part of an expression was not measured
             compute, spread, error, extrapolated = estimate
             compute += self._viewing(kernel, request)
         return Candidate(kernel, self._transfer(kernel, request), compute, error, spread or 0.0, extrapolated)

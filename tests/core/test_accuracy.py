@@ -10,6 +10,7 @@ import pytest
 
 import adaptive_compute as ac
 from adaptive_compute.core.array import Operand
+from adaptive_compute.core.curve import Estimate
 from adaptive_compute.core.dispatcher import dispatcher
 from adaptive_compute.core.errors import ArgumentError, NoKernelError, PrecisionWarning, ToleranceError
 from adaptive_compute.core.operation import Request
@@ -350,3 +351,12 @@ def test_precision_names_what_is_accepted():
         ac.using(precision="half")
     with pytest.raises(ArgumentError, match="adaptive"):
         ac.attention(*[np.ones((2, 4, 8))] * 3, precision="half")
+
+
+def test_a_prediction_that_is_no_number_is_none(monkeypatch):
+    kernel = next(k for k in dispatcher.registry.kernels("elementwise") if k.device == "cpu")
+    x = np.ones(8)
+    estimate = Estimate(float("nan"), 0.01, 1e-16, False)
+    monkeypatch.setattr(type(kernel), "estimate", lambda self, request, curves: estimate)
+    decision = ac.explain(ac.add, x, x)
+    assert all(c.compute_s is None for c in decision.candidates if isinstance(c.kernel, type(kernel)))
