@@ -23,6 +23,13 @@ class Plan:
         """Compute. Operands come in the kernel's native array kind, on its device; the result stays there."""
         raise NotImplementedError
 
+    def run_as(self, kind: str) -> Callable[..., Any] | None:
+        """Return a way to run on arrays of another kind on the same device, with a result of that kind, or None.
+
+        Where there is none, operands and results are viewed as the kernel's native kind and back.
+        """
+        return None
+
     def close(self) -> None:
         """Give back what the plan holds when it leaves the cache; a call in another thread may still be running it."""
 

@@ -184,6 +184,13 @@ class Dispatcher:
         """Wrap a plan so that it takes and returns arrays of the caller's kinds and devices."""
         if plan.through_host is not None and all(o is None or o.device == "cpu" for o in request.operands):
             return self._bind_through_host(plan.through_host, kernel, request, state)
+        kind = request.first.kind
+        if kind != kernel.native and all(
+            o is None or (o.kind, o.device) == (kind, kernel.device) for o in request.operands
+        ):
+            own = plan.run_as(kind)
+            if own is not None:
+                return own
         bring = [self._bringer(operand, kernel, state) for operand in request.operands]
         take = self._taker(request.first, kernel, state)
         if take is None and all(step is None for step in bring):

@@ -7,8 +7,9 @@ and anything else by its strides over the fewest axes that the operands' memory 
 from __future__ import annotations
 
 import math
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ctypes import addressof, c_uint64
 from functools import partial
 from itertools import islice
@@ -18,6 +19,7 @@ import numpy as np
 
 from ...core.array import Operand, itemsize
 from ...core.program import Program
+from ...core.transfer import counters
 from . import memory
 from .array import launch
 from .compiled import compiled
@@ -88,8 +90,10 @@ class FusedPlan(memory.GuardedPlan):
         self.size = math.prod(shape)
         self._empty = partial(torch.empty, shape, dtype=dtype_of(steps.dtype), device=torch.device("cuda", index))
         self.varies = bool(self.numbers or self.scalars)
-        self._empty_like, self._tensor = torch.empty_like, torch.Tensor
+        self._empty_like, self._tensor, self._dtype = torch.empty_like, torch.Tensor, dtype_of(steps.dtype)
         self._launches: dict[Any, _Launch] = {}
+        self._of_cupy: dict[Any, _Launch] = {}
+        self._numpy_dtype = None if steps.dtype == "bfloat16" else np.dtype(steps.dtype)
 
     def _compute(self, *arrays: Any) -> Any:
         if not self.size:
@@ -104,7 +108,14 @@ class FusedPlan(memory.GuardedPlan):
         key = tuple([(t.stride(), pointer % 16 == 0) for t, pointer in zip(tensors, pointers)])
         found = self._launches.get(key)
         if found is None:
-            found = self._prepare(tensors)
+            views = [View(tuple(t.shape), tuple(t.stride()), p % 16 == 0) for t, p in zip(tensors, pointers)]
+            found = self._prepare(views)
+            alike = (
+                number for number, tensor in enumerate(tensors)
+                if type(tensor) is self._tensor and views[number].shape == self.shape
+                and tensor.dtype is self._dtype and tensor.is_contiguous()
+            )  # fmt: skip
+            found = found._replace(like=next(alike, None))
             if len(self._launches) >= 64:
                 self._launches.clear()
             self._launches[key] = found
@@ -114,6 +125,35 @@ class FusedPlan(memory.GuardedPlan):
         else:
             arguments = found.slots.filled(out.data_ptr(), pointers)
         launch(found.kernel, found.grid, BLOCK, arguments, self.index)
+        return out
+
+    def run_as(self, kind: str) -> Callable[..., Any] | None:
+        return partial(memory.guarded, self._compute_cupy) if kind == "cupy" and not self.varies else None
+
+    def _compute_cupy(self, *arrays: Any) -> Any:
+        """Compute on CuPy arrays as they are, on CuPy's own stream, which spares viewing each as a tensor."""
+        cupy = sys.modules["cupy"]
+        used = [arrays[number] for number in self.variables]
+        pointers = [array.data.ptr for array in used]
+        key = tuple([(array.strides, pointer % 16 == 0) for array, pointer in zip(used, pointers)])
+        found = self._of_cupy.get(key)
+        if found is None:
+            if any(map(_odd, used)):
+                counters.count_copy("CuPy array with strides that no kernel reads")
+                return self._compute_cupy(*[array.copy() if _odd(array) else array for array in arrays])
+            found = self._prepare([_view_of(array) for array in used])
+            if len(self._of_cupy) >= 64:
+                self._of_cupy.clear()
+            self._of_cupy[key] = found
+        if cupy.cuda.runtime.getDevice() != self.index:
+            with cupy.cuda.Device(self.index):
+                return self._start(cupy, found, pointers)
+        return self._start(cupy, found, pointers)
+
+    def _start(self, cupy: Any, found: _Launch, pointers: Sequence[int]) -> Any:
+        out = cupy.empty(self.shape, self._numpy_dtype)
+        if self.size:
+            found.kernel(found.grid, BLOCK, found.slots.filled(out.data.ptr, pointers))
         return out
 
     def _arguments(self, found: _Launch, out: int, pointers: Sequence[int], arrays: Sequence[Any]) -> list[Any]:
@@ -131,8 +171,7 @@ class FusedPlan(memory.GuardedPlan):
         arguments.extend([kind(arrays[number].item()) for number, kind in self.scalars])
         return arguments
 
-    def _prepare(self, tensors: Sequence[Any]) -> _Launch:
-        views = [View(tuple(t.shape), tuple(t.stride()), t.data_ptr() % 16 == 0) for t in tensors]
+    def _prepare(self, views: Sequence[View]) -> _Launch:
         dtypes = [self.dtypes[number] for number in self.variables if number not in self.numbers]
         layout, count, dims, strides = arrange(self.shape, views, dtypes, self.steps.dtype)
         found = iter(layout.places)
@@ -141,13 +180,7 @@ class FusedPlan(memory.GuardedPlan):
         kernel = compiled(source(self.steps, layout), self.index)
         kind = np.int64 if layout.wide else np.uint32
         head = (kind(count), *(kind(d) for d in dims))
-        alike = (
-            number for number, (t, dtype) in enumerate(zip(tensors, dtypes))
-            if type(t) is self._tensor and views[number].shape == self.shape and dtype == self.steps.dtype
-            and t.is_contiguous()
-        )  # fmt: skip
-        slots = Slots(head, strides)
-        return _Launch(kernel, (-(-count // (THREADS * UNROLL)),), head, strides, slots, next(alike, None))
+        return _Launch(kernel, (-(-count // (THREADS * UNROLL)),), head, strides, Slots(head, strides), None)
 
 
 class View(NamedTuple):
@@ -156,6 +189,17 @@ class View(NamedTuple):
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     aligned: bool
+
+
+def _odd(array: Any) -> bool:
+    """Tell whether a CuPy array steps backwards, or by parts of an element."""
+    return any(stride < 0 or stride % array.itemsize for stride in array.strides)
+
+
+def _view_of(array: Any) -> View:
+    """Return a CuPy array's layout."""
+    strides = tuple(stride // array.itemsize for stride in array.strides)
+    return View(array.shape, strides, array.data.ptr % 16 == 0)
 
 
 def arrange(

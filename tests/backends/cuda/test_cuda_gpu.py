@@ -248,3 +248,64 @@ def test_streams_of_each_gpu_are_respected(backend):
         assert float(norm) == 1 << 10
         assert float(spectrum[0].real) == 1 << 20
         assert all(float(m.min()) == 1 for m in moved)
+
+
+def test_expressions_of_cupy_arrays_are_computed_where_they_are():
+    cupy = pytest.importorskip("cupy", reason="pip install 'adaptive-compute[cuda13]' brings CuPy")
+    rng = np.random.default_rng(0)
+    host = rng.standard_normal((33, 65)).astype(np.float32)
+    a = cupy.asarray(host)
+    row = cupy.asarray(host[0])
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with ac.using(kernel="fused"):
+        for view in (lambda x: x, lambda x: x[::-1], lambda x: x[:, ::2], lambda x: x[1:, 1:], lambda x: x[:, :1]):
+            for _ in range(2):
+                got = ac.evaluate("a*b + sin(a)", a=view(a), b=view(a))
+                assert type(got) is cupy.ndarray
+                right = view(host) * view(host) + np.sin(view(host))
+                assert np.allclose(cupy.asnumpy(got), right, atol=1e-6)
+        assert np.allclose(cupy.asnumpy(ac.evaluate("a + r", a=a, r=row)), host + host[0])
+        assert ac.evaluate("a + r", a=a[:0], r=row).shape == (0, 65)
+        with stream:
+            x = cupy.zeros(1 << 22, cupy.float32)
+            for _ in range(50):
+                x += 1
+            y = ac.evaluate("2*x", x=x)
+        stream.synchronize()
+    assert float(y.min()) == float(y.max()) == 100
+    assert np.allclose(cupy.asnumpy(ac.evaluate("a + 1.5", a=a)), host + 1.5)
+    mixed = ac.evaluate("a + b", a=a, b=torch.from_numpy(host).cuda())
+    assert type(mixed) is cupy.ndarray
+    assert np.allclose(cupy.asnumpy(mixed), 2 * host)
+
+
+@pytest.mark.parametrize("kernel", ["torch", "cupy"])
+def test_a_batch_in_pieces_is_what_it_is_as_a_whole(kernel):
+    rng = np.random.default_rng(0)
+    for shape in ((4097, 256), (3, 1 << 20), (9, 700, 300)):
+        x = (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
+        right = np.fft.fft(x)
+        with ac.using(kernel=kernel, device="cuda:0"):
+            ac.transfers(reset=True)
+            for _ in range(6):  # until the memory of results is locked
+                got = ac.fft(x)
+                assert np.linalg.norm(got - right) <= 6e-7 * np.linalg.norm(right)
+                del got
+            counted = ac.transfers(reset=True)["transfers"]
+            got = ac.fft(x[::-1].conj())
+            assert np.linalg.norm(got - np.fft.fft(x[::-1].conj())) <= 6e-7 * np.linalg.norm(right)
+        assert counted["cpu -> cuda:0"]["bytes"] == counted["cuda:0 -> cpu"]["bytes"] == 6 * x.nbytes
+
+
+def test_expressions_in_pieces():
+    rng = np.random.default_rng(0)
+    a, column = rng.standard_normal((3001, 1031)), rng.standard_normal((3001, 1))
+    row = rng.standard_normal(1031)
+    for kernel in ("fused", "torch"):
+        with ac.using(kernel=kernel, device="cuda:0"):
+            got = ac.evaluate("a*r + c*s + 0.5", a=a, r=row, c=column, s=2.0)
+            assert np.allclose(got, a * row + 2 * column + 0.5)
+            assert np.allclose(ac.evaluate("a + a", a=a.T), 2 * a.T)
+    half = torch.randn(3000, 2000).to(torch.bfloat16)
+    with ac.using("cuda"):
+        assert torch.equal(ac.evaluate("2*x", x=half), 2 * half)
