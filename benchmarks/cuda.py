@@ -350,6 +350,14 @@ def evaluate(quick: bool) -> dict[str, Any]:
     )  # fmt: skip
     found["overhead"] = overheads_of(samples)
     say("overhead evaluate: " + ", ".join(f"{k} {1e6 * middle(t):.1f} us" for k, t in samples.items()))
+    samples = overheads(
+        {
+            "hand-written CuPy": lambda: plain(*cs),
+            "ac.evaluate of CuPy arrays": lambda: ac.evaluate(text, a=cs[0], b=cs[1], c=cs[2]),
+        }
+    )
+    found["overhead of CuPy arrays"] = overheads_of(samples)
+    say("overhead evaluate: " + ", ".join(f"{k} {1e6 * middle(t):.1f} us" for k, t in samples.items()))
     return found
 
 
@@ -373,7 +381,16 @@ def reduce(quick: bool) -> dict[str, Any]:
             say(
                 f"{name} over axis {axis}: GB/s "
                 + ", ".join(f"{k} {x.nbytes / middle(t) / 1e9:.0f}" for k, t in samples.items())
+                + f"; {middle(samples['library']) / middle(samples['ours']):.3f} of the library"
             )
+    m = torch.rand(64, 256, device=DEVICE)
+    for name, call in (
+        ("norm", lambda: torch.linalg.vector_norm(m, dim=1)), ("sum", lambda: m.sum(1)), ("max", lambda: m.amax(1)),
+        ("logsumexp", lambda: m.logsumexp(1)),
+    ):  # fmt: skip
+        samples = overheads({"library": call, f"ac.{name}": lambda n=name: getattr(ac, n)(m, axis=1)})
+        found[f"overhead {name}"] = overheads_of(samples)
+        say(f"overhead {name}: " + ", ".join(f"{k} {1e6 * middle(t):.1f} us" for k, t in samples.items()))
     return found
 
 
@@ -404,6 +421,16 @@ def gather(quick: bool) -> dict[str, Any]:
         )
         found[f"gather {name}"] = figures_of(samples)
         say(f"gather {name}: " + ", ".join(f"{k} {1e3 * middle(t):.3f} ms" for k, t in samples.items()))
+    small = torch.rand(64, 256, device=DEVICE)
+    topology, there = ac.Topology.from_index(np.arange(64), 64), torch.arange(64, device=DEVICE)
+    samples = overheads(
+        {
+            "index_select": lambda: torch.index_select(small, 0, there),
+            "ac.gather": lambda: ac.gather(small, topology),
+        }
+    )
+    found["overhead"] = overheads_of(samples)
+    say("overhead gather: " + ", ".join(f"{k} {1e6 * middle(t):.1f} us" for k, t in samples.items()))
     return found
 
 
