@@ -206,9 +206,8 @@ def sweep(quick: bool) -> list[dict[str, Any]]:
         )
         rates = {way: nbytes / middle(times) / 1e9 for way, times in samples.items()}
         rows.append({"chunk MiB": chunk, "lanes": lanes, "threads": threads, **rates})
-        say(
-            f"engine {chunk} MiB, {lanes} lanes of {threads} threads: up {rates['up']:.1f}, down {rates['down']:.1f} GB/s"
-        )
+        shown = f"up {rates['up']:.1f}, down {rates['down']:.1f} GB/s"
+        say(f"engine {chunk} MiB, {lanes} lanes of {threads} threads: {shown}")
         engine.release()
     runtime = torch.cuda.cudart()
     for size in (1 << 24, 1 << 28):
