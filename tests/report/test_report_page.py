@@ -84,20 +84,33 @@ def file(text, tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def views(browser, file):
+    """Pages by width and colour scheme, opened once each, with what the console and the network complain of."""
+    opened = {}
+
+    def view_of(width, scheme):
+        if (width, scheme) not in opened:
+            view = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+            view.set_default_timeout(5000)
+            complaints = []
+            view.on("console", lambda message: complaints.append(message.text))
+            view.on("pageerror", lambda error: complaints.append(str(error)))
+            view.on("request", lambda asked: None if asked.url == file.as_uri() else complaints.append(asked.url))
+            view.goto(file.as_uri())
+            opened[width, scheme] = view, complaints
+        return opened[width, scheme]
+
+    return view_of
+
+
 @pytest.fixture
-def shown(browser, file, request):
+def shown(views, request):
     """The page as it is shown; fails on anything that the console complains of, and on any request."""
-    width, scheme = getattr(request, "param", (1280, "light"))
-    view = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    view.set_default_timeout(5000)
-    complaints = []
-    view.on("console", lambda message: complaints.append(message.text))
-    view.on("pageerror", lambda error: complaints.append(str(error)))
-    view.on("request", lambda asked: None if asked.url == file.as_uri() else complaints.append(asked.url))
-    view.goto(file.as_uri())
+    view, complaints = views(*getattr(request, "param", (1280, "light")))
     yield view
+    view.mouse.move(0, 0)
     assert complaints == []
-    view.close()
 
 
 def test_charts_have_a_series_for_each_kernel(shown, data):
