@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import inspect
-import sysconfig
 import threading
 import time
-import traceback
 import types
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial, update_wrapper
-from pathlib import Path
 from typing import Any, overload
 
-import numpy as np
-
 from ..core import settings as _settings
-from ..core.array import call_key, describe, kind_of
+from ..core.array import describe
 from ..core.dispatcher import Explained, dispatcher
 from ..core.errors import AdaptiveError, ArgumentError, DeviceError, SetAsideWarning, UntraceableWarning
 from ..core.registry import registry
 from ..core.settings import Settings
-from ..core.transfer import is_constant
+from .calls import Call, Recording, where_in_code
 from .capture import Captured
 from .costs import Decisions, Model
 from .execute import Kept, NodeFailed, Program
@@ -36,94 +31,6 @@ from .stand_in import Recorder, StandIn, Unrecordable
 from .tree import Flat, filled
 
 MOST = 64  # recordings, and programs, that one pipeline keeps
-_PACKAGE = str(Path(__file__).resolve().parent.parent)
-_STANDARD = sysconfig.get_path("stdlib")
-
-
-class _Recording:
-    """What is known of one signature: a program and what it is given besides the caller's arrays, or why there is none.
-
-    ``anew`` says why the function must be recorded in every call, or is None. Where that takes longer than the
-    placement saves, ``told`` is set and the calls run one by one without being recorded.
-    """
-
-    __slots__ = ("anew", "constants", "numbers", "program", "reason", "result", "told", "where")
-
-    def __init__(self) -> None:
-        self.program: Program | None = None
-        self.constants: list[Any] = []
-        self.numbers: list[Any] = []
-        self.result: Any = None  # what the function returned, with stand-ins
-        self.anew: str | None = None
-        self.reason: str | None = None
-        self.where: str | None = None
-        self.told = False  # what there is to say is no reason for a warning
-
-
-_ARRAYS = frozenset((np.ndarray,))
-
-
-class _Call:
-    """One call, looked at: the arrays that it is given and that the function reads, and the key of all the rest."""
-
-    by_call: str | None
-    opaque: str | None
-    __slots__ = ("args", "arguments", "by_call", "captured", "key", "kwargs", "opaque", "state")
-
-    def __init__(self, pipeline: Pipeline, args: tuple[Any, ...], kwargs: dict[str, Any], state: Settings) -> None:
-        self.args, self.kwargs, self.state = args, kwargs, state
-        self.by_call = self.opaque = None
-        self.arguments: Sequence[Any]
-        form: Any
-        if not kwargs and _ARRAYS.issuperset(map(type, args)):
-            form, self.arguments = len(args), args
-        else:
-            flat = Flat()
-            form, self.arguments = (flat.add(args), flat.add(kwargs)), flat.arrays
-            if flat.opaque is not None or flat.functions:
-                what = "function" if flat.opaque is None else type(flat.opaque).__name__
-                self.opaque = f"an argument is a {what}"
-        read = Flat()
-        seen = pipeline.captured().read(read)
-        if read.opaque is not None:  # where there was a plain value, there is something else now
-            pipeline.forget_captured()
-            read = Flat()
-            seen = pipeline.captured().read(read)
-        self.captured = read.arrays
-        metas: Any = tuple([call_key(array) for array in self.arguments])
-        fixed: Any = None
-        if read.arrays:
-            metas += tuple([call_key(array) for array in read.arrays])
-            fixed = tuple([pipeline.keep or unchanging(array) for array in read.arrays])
-        if None in metas:
-            metas = tuple([self._meta(array) for array in (*self.arguments, *self.captured)])
-        self.key = state, form, seen, metas, fixed
-
-    def _meta(self, array: Any) -> Any:
-        known = call_key(array)
-        if known is not None:
-            return known
-        kind = kind_of(array)
-        assert kind is not None
-        if isinstance(array, StandIn):
-            self.by_call = "it is part of another recording"
-        elif kind.differentiable and kind.needs_gradient(array):
-            self.by_call = "an array requires a gradient"
-        elif kind.name in ("numpy", "torch") and type(array).__name__ not in ("Tensor", "Parameter"):
-            self.by_call = f"an array is a {type(array).__name__}"
-        return None if self.by_call else describe(array)
-
-
-def unchanging(array: Any) -> bool:
-    """Tell whether nothing can change an array's values in place: it is read-only, and so is all that it views."""
-    if type(array) is not np.ndarray:
-        return False
-    part: Any = array
-    while isinstance(part, np.ndarray):
-        if part.flags.writeable:
-            return is_constant(array)
-        part = part.base
-    return part is None or isinstance(part, bytes)
 
 
 class Pipeline:
@@ -143,7 +50,7 @@ class Pipeline:
         self.name = function.__name__
         self._lock = threading.RLock()
         self._captured: Captured | None = None
-        self._recordings: OrderedDict[Any, _Recording] = OrderedDict()
+        self._recordings: OrderedDict[Any, Recording] = OrderedDict()
         self._programs: OrderedDict[Any, Program] = OrderedDict()
         self._kept = Kept()
         self._told: set[str] = set()
@@ -155,7 +62,7 @@ class Pipeline:
         if state.explaining:
             with _settings.explaining(False):
                 raise Explained(self.explain(*args, **kwargs))
-        call = _Call(self, args, kwargs, state)
+        call = Call(self, args, kwargs, state)
         if call.by_call is not None:
             return self.function(*args, **kwargs)
         recording = self._recording(call)
@@ -211,7 +118,7 @@ class Pipeline:
         >>> len(smooth.explain(np.ones(8)).steps)
         3
         """
-        call = _Call(self, args, kwargs, _settings.current())
+        call = Call(self, args, kwargs, _settings.current())
         if call.by_call is not None:
             return Placement(self.name, None, call.by_call, None, None)
         recording = self._recording(call)
@@ -255,7 +162,7 @@ class Pipeline:
 
     # Recording
 
-    def _recording(self, call: _Call) -> _Recording:
+    def _recording(self, call: Call) -> Recording:
         recording = self._recordings.get(call.key)
         if recording is not None and (recording.anew is None or recording.told) and self._is_current(recording):
             return recording
@@ -270,14 +177,14 @@ class Pipeline:
                 self._recordings.popitem(last=False)
         return recording
 
-    def _is_current(self, recording: _Recording) -> bool:
+    def _is_current(self, recording: Recording) -> bool:
         """Tell whether what decided a placement still holds: backends, environment and profile."""
         if self._generation != _generation[0]:
             return False
         return recording.program is None or recording.program.profile is dispatcher.router.profile
 
-    def _record(self, call: _Call) -> _Recording:
-        recording, watched = _Recording(), self.captured()
+    def _record(self, call: Call) -> Recording:
+        recording, watched = Recording(), self.captured()
         start = time.perf_counter()
         recorder = Recorder(watched.trusted())
         try:
@@ -301,9 +208,9 @@ class Pipeline:
             if not recorder.graph.nodes:
                 raise Unrecordable("it calls no operation of this library")
         except Unrecordable as error:
-            recording.reason, recording.where = str(error), _where(error, self.function)
+            recording.reason, recording.where = str(error), where_in_code(error, self.function)
         except Exception as error:  # the function's own, which the call that runs it one by one raises again
-            recording.reason, recording.where = f"{type(error).__name__}: {error}", _where(error, self.function)
+            recording.reason, recording.where = f"{type(error).__name__}: {error}", where_in_code(error, self.function)
         finally:
             recorder.open = False
         if recording.reason is not None:
@@ -325,7 +232,7 @@ class Pipeline:
             recording.program, recording.told = None, True
         return recording
 
-    def _is_warm(self, call: _Call) -> bool:
+    def _is_warm(self, call: Call) -> bool:
         """Tell whether a call like this one was recorded before, so that the time it took now is what it takes."""
         return call.key in self._recordings
 
@@ -347,7 +254,7 @@ class Pipeline:
             self._programs.popitem(last=False)
         return program
 
-    def _tell(self, recording: _Recording) -> None:
+    def _tell(self, recording: Recording) -> None:
         """Say once why a function is not recorded, and where."""
         if recording.reason is None or recording.told or recording.reason in self._told:
             return
@@ -442,18 +349,3 @@ def pipeline(function: Callable[..., Any] | None = None, *, keep: bool = False) 
     ):  # fmt: skip
         raise ArgumentError(f"{function.__name__} is a generator or a coroutine, which cannot be recorded")
     return Pipeline(function, keep)
-
-
-def _where(error: BaseException, function: types.FunctionType) -> str:
-    """Return file and line of the last place in the user's code that an error passed."""
-    own = Path(function.__code__.co_filename)
-    place = f"{own}:{function.__code__.co_firstlineno}"
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        file = frame.f_code.co_filename
-        if (
-            not file.startswith((_PACKAGE, _STANDARD))
-            and "site-packages" not in file
-            and not file.startswith("<frozen")
-        ):
-            place = f"{file}:{line}"
-    return place
