@@ -18,6 +18,7 @@ ENTRY_POINTS = "adaptive_compute.backends"
 # Loaded by name: the core imports no backend, and a backend that nobody asks for costs nothing.
 BUILT_IN = {name: f"adaptive_compute.backends.{name}" for name in ("cpu", "cuda", "vulkan")}
 HOST = "cpu"
+_PROMISED = ("available", "devices", "kernels", "validators", "upload", "download", "synchronize")
 
 
 class Registry:
@@ -60,9 +61,15 @@ class Registry:
                 self._failed[f"{point.name} ({point.value})"] = "a backend of this name exists already"
                 continue
             try:
-                found[point.name] = point.load()
+                backend = point.load()
             except Exception as error:  # a broken third-party backend must not break the library; doctor shows it
                 self._failed[point.name] = f"{type(error).__name__}: {error}"
+                continue
+            complaint = _complaint(point.name, backend)
+            if complaint is None:
+                found[point.name] = backend
+            else:
+                self._failed[point.name] = f"{point.value} {complaint}"
         return found
 
     def _ask(self, names: Iterable[str] | None = None) -> None:
@@ -77,13 +84,26 @@ class Registry:
                 backend = backends[name]
                 try:
                     able = backend.available() is True
-                    self._offers[name] = (list(backend.devices()), list(backend.kernels())) if able else ([], [])
+                    offer = (list(backend.devices()), list(backend.kernels())) if able else ([], [])
+                    self._check_offer(name, *offer)
+                    self._offers[name] = offer
                 except Exception as error:  # as above: what one backend gets wrong must not stop the others
                     if name in BUILT_IN:
                         raise
                     self._failed[name] = f"{type(error).__name__}: {error}"
                     del backends[name]
             self._index()
+
+    def _check_offer(self, name: str, devices: list[str], kernels: list[Kernel]) -> None:
+        """Raise where a backend's devices are named like another one's, or its kernels run on somebody else's."""
+        for device in devices:
+            if _owner(device) != name:
+                raise ArgumentError(f"a device of backend {name!r} must be called {name}:0 and so on, not {device!r}")
+        for kernel in kernels:
+            if not kernel.name or not kernel.operation:
+                raise ArgumentError(f"{kernel!r} must have a name and an operation")
+            if kernel.device not in (HOST, *devices):
+                raise ArgumentError(f"{kernel!r} must run on one of the backend's devices, or on the host")
 
     def _index(self) -> None:
         assert self._backends is not None
@@ -107,6 +127,8 @@ class Registry:
             self.backends()[backend.name] = backend
             self._offers.pop(backend.name, None)
             self._ask([backend.name])
+            if backend.name not in self.backends():
+                raise ArgumentError(f"backend {backend.name!r} is not accepted: {self._failed.pop(backend.name)}")
         self._tell()
 
     def unregister(self, name: str) -> None:
@@ -163,6 +185,18 @@ class Registry:
             remedy = backends[name].remedy()
             raise BackendUnavailable(f"backend {name!r}: {reason}" + (f". To mend it: {remedy}" if remedy else ""))
         return backends[name]
+
+
+def _complaint(name: str, backend: Any) -> str | None:
+    """Return in words why what an entry point names is no backend, or None."""
+    if isinstance(backend, type):
+        return "is a class; the entry point must name an object of it"
+    missing = [part for part in _PROMISED if not callable(getattr(backend, part, None))]
+    if missing:
+        return f"is no backend: it has no {', '.join(missing)}; subclass adaptive_compute.backends.base.Backend"
+    if backend.name != name:
+        return f"calls itself {backend.name!r}; a backend's name must be its entry point's"
+    return None
 
 
 def _owner(device: str) -> str:

@@ -1,6 +1,6 @@
 """A pytest plugin that gives MRI-NUFFT's own tests this library's operator in the place of its FINUFFT operator.
 
-The tests are in MRI-NUFFT's source distribution and need pytest-cases. With this folder and this repository on the path:
+The tests are in MRI-NUFFT's source distribution and need pytest-cases. With this folder and the repository on the path,
 ``python -m pytest SOURCES/tests/operators -p mri_nufft_plugin --backend finufft --ref reference -c /dev/null``, where
 "reference" is MRI-NUFFT's own FINUFFT operator.
 """
