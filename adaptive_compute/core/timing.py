@@ -19,9 +19,11 @@ TURNS, MOST, FEWEST = 3, 9, 3
 SHORTEST_SAMPLE = 40e-6  # a clock reading costs 0.1 us: shorter calls are timed several at a time
 # Threads of OpenMP wait for more work by spinning, for about this long, and slow down what other threads do meanwhile.
 PAUSE = 0.009
-# A run of so many seconds needs no other before it, and of so many none to repeat it; threads that were asleep take
-# some runs to get up to speed, which together take about this long.
+# A run of so many seconds needs no other before it, and of so many none to repeat it.
 LONG, SHORT = 0.01, 0.0005
+# Threads that were asleep take this long to get up to speed, spread over processors: what is first in a lane runs for
+# so many seconds before it is timed.
+WAKING = 0.005
 
 
 class Timed(Protocol):
@@ -50,6 +52,7 @@ def time_in_turn(
             for number in ((index + turn) % len(lanes) for index in range(len(lanes))):
                 if len(lanes) > 1:
                     time.sleep(PAUSE)
+                awake = time.perf_counter() + WAKING
                 for place, timed in enumerate(lanes[number]):
                     own, share = samples[number][place], shares[number][place]
                     if own and own[0] > LONG and sum(own) >= share:
@@ -59,7 +62,7 @@ def time_in_turn(
                         own.append(single)
                         continue
                     ready = time.perf_counter() + SHORT
-                    while single < SHORT and time.perf_counter() < ready:
+                    while (single < SHORT and time.perf_counter() < ready) or time.perf_counter() < awake:
                         single = timed.seconds(1)
                     if not repeats[number][place]:
                         repeats[number][place] = math.ceil(SHORTEST_SAMPLE / max(single, 1e-9))
