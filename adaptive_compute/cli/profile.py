@@ -81,6 +81,11 @@ def command(
         print_json({**profile.as_dict(), "rows": [line._asdict() for line in lines], "path": str(path)})
     else:
         _print_rows(lines)
+    for device, section in profile.sections.items():
+        for way, link in (("to", section.up), ("from", section.down)):
+            if link is not None:
+                note(f"{way} {device}: {link.latency * 1e6:.0f} us and {link.bandwidth / 1e9:.1f} GB/s; "
+                     f"{link.loaded:.2f}x as long while the host copies memory")  # fmt: skip
     for operation, kernel, device, reason in rejected(profile):
         note(f"wrong: {operation}/{kernel} on {device}: {reason}; it will not be used")
     for change in slower:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
+import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,24 +20,56 @@ if TYPE_CHECKING:
     from ..backends.base import Backend
 
 LINK_SIZES = (1 << 12, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 25)
+LOADED_SIZE = 1 << 22  # of the transfers beside which the host's memory is busy
+BUSY_BYTES = 1 << 25  # more than the caches hold
 
 
 def links(backend: Backend, device: str) -> tuple[Link, Link]:
-    """Measure the link to a device, both directions."""
+    """Measure the link to a device, both directions: idle, and with the host's memory busy."""
     times: dict[bool, dict[int, float]] = {True: {}, False: {}}
     for nbytes in LINK_SIZES:
-        host = np.ones(nbytes // 4, np.float32)
-        up, down = [], []
-        for _ in range(6):
-            start = time.perf_counter()
-            array = backend.upload(host, device)
-            backend.synchronize(device)
-            middle_of = time.perf_counter()
-            backend.download(array)
-            up.append(middle_of - start)
-            down.append(time.perf_counter() - middle_of)
-        times[True][nbytes], times[False][nbytes] = statistics.median(up[1:]), statistics.median(down[1:])
-    return _fit_link(times[True]), _fit_link(times[False])
+        times[True][nbytes], times[False][nbytes] = _both_ways(backend, device, nbytes)
+    with _busy_memory():
+        up, down = _both_ways(backend, device, LOADED_SIZE)
+    return (
+        _fit_link(times[True])._replace(loaded=max(up / times[True][LOADED_SIZE], 1.0)),
+        _fit_link(times[False])._replace(loaded=max(down / times[False][LOADED_SIZE], 1.0)),
+    )
+
+
+def _both_ways(backend: Backend, device: str, nbytes: int) -> tuple[float, float]:
+    """Return the median seconds of bringing so many bytes to a device, and of bringing them back."""
+    host = np.ones(nbytes // 4, np.float32)
+    up, down = [], []
+    for _ in range(6):
+        start = time.perf_counter()
+        array = backend.upload(host, device)
+        backend.synchronize(device)
+        middle_of = time.perf_counter()
+        backend.download(array)
+        up.append(middle_of - start)
+        down.append(time.perf_counter() - middle_of)
+    return statistics.median(up[1:]), statistics.median(down[1:])
+
+
+@contextmanager
+def _busy_memory() -> Iterator[None]:
+    """Copy host memory in another thread for the length of a block, as a program does that works while it transfers."""
+    done = threading.Event()
+    source = np.ones(BUSY_BYTES // 4, np.float32)
+    target = np.empty_like(source)
+
+    def copy() -> None:
+        while not done.is_set():
+            np.copyto(target, source)  # without the interpreter's lock
+
+    thread = threading.Thread(target=copy, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def peer(backend: Backend, source: str, target: str) -> Link:

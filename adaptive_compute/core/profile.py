@@ -32,12 +32,14 @@ class Link(NamedTuple):
     """One direction between two devices: seconds for an empty transfer, then bytes a second.
 
     ``points`` are what was measured, bytes and seconds in order of size: small transfers go another way than large
-    ones, so that two numbers do not tell what those between them take.
+    ones, so that two numbers do not tell what those between them take. ``loaded`` is how many times longer a transfer
+    takes while a thread of the host copies memory; it is shown, and decides nothing.
     """
 
     latency: float
     bandwidth: float
     points: tuple[tuple[int, float], ...] = ()
+    loaded: float = 1.0
 
     def seconds(self, nbytes: int) -> float:
         """Predict the time of one transfer."""
@@ -292,7 +294,7 @@ def _choice(value: Any) -> Any:
 
 def _link_to_json(link: Link) -> dict[str, Any]:
     points = [[nbytes, float(f"{seconds:.4g}")] for nbytes, seconds in link.points]
-    return {"latency": link.latency, "bandwidth": link.bandwidth, "points": points}
+    return {"latency": link.latency, "bandwidth": link.bandwidth, "points": points, "loaded": link.loaded}
 
 
 def _section_to_json(section: Section) -> dict[str, Any]:
@@ -323,7 +325,8 @@ def _section_from_json(data: Any) -> Section:
         points = tuple((int(_positive(nbytes)), _positive(seconds)) for nbytes, seconds in value.get("points", ()))
         if any(a >= b for (a, _), (b, _) in pairwise(points)) or any(not s or not n for n, s in points):
             raise ValueError(f"{points!r} are no sizes in order with their times")
-        return Link(_positive(value["latency"]), _positive(value["bandwidth"]) or math.inf, points)
+        return Link(_positive(value["latency"]), _positive(value["bandwidth"]) or math.inf, points,
+                    _positive(value.get("loaded", 1.0)))  # fmt: skip
 
     def point(value: Any) -> Measurement:
         at, seconds, spread, error = value
