@@ -30,7 +30,7 @@ def _rule(*layers: str, libraries: frozenset[str] = ANY) -> Rule:
 NUMPY = frozenset({"numpy"})
 RULES = {
     "core": _rule("core", libraries=NUMPY),
-    "face": _rule("core", "face", libraries=NUMPY),  # __init__.py and nufft.py: the public names
+    "face": _rule("core", "face", libraries=NUMPY),  # __init__.py, nufft.py and cufinufft.py
     "backends": _rule("core", "backends", libraries=NUMPY),  # base.py: what every backend stands on
     "pipelines": _rule("core", "backends", "pipelines", libraries=NUMPY),  # backends: base.py, for the types alone
     "integrations": _rule("core", "face", "integrations"),
@@ -100,7 +100,7 @@ def _complaint(layer: str, rule: Rule, target: str) -> str | None:
 def layer_of(module: str) -> str:
     """Return the layer of a module of the package: its room; a backend by its own name; the public face."""
     parts = module.split(".")[1:]
-    if not parts or parts == ["nufft"]:
+    if not parts or parts in (["nufft"], ["cufinufft"]):
         return "face"
     if parts[0] == "backends" and len(parts) > 1 and parts[1] != "base":
         return ".".join(parts[:2])

@@ -14,7 +14,7 @@ import warnings
 import numpy as np
 import pytest
 
-from adaptive_compute import nufft
+from adaptive_compute import cufinufft, nufft
 from adaptive_compute.core.errors import AdaptiveError, NoProfileWarning
 from adaptive_compute.core.waits import short_waits
 
@@ -334,6 +334,47 @@ def test_cufinuffts_options_are_taken_and_change_no_result():
     np.testing.assert_allclose(spread, finufft.nufft1d1(X, C, 40, spreadinterponly=1, upsampfac=2.0))
     with pytest.raises(TypeError, match="gpu_method"):
         nufft.nufft1d1(X, C, 6, gpu_method="fast")
+
+
+class TestCufinufft:
+    """``import adaptive_compute.cufinufft as cufinufft``: cuFINUFFT's names, defaults and kinds of error."""
+
+    def test_functions_by_cufinuffts_names(self):
+        for name, data, points in (("1d1", C, (X,)), ("2d1", C, (X, Y)), ("3d1", C, (X, Y, Z))):
+            got = getattr(cufinufft, f"nufft{name}")(*points, data=data, n_modes=4, eps=1e-9, gpu_sort=1)
+            np.testing.assert_allclose(got, getattr(nufft, f"nufft{name}")(*points, data, 4, eps=1e-9), atol=1e-7)
+        for name, data, points in (("1d2", F1, (X,)), ("2d2", F2, (X, Y)), ("3d2", F3, (X, Y, Z))):
+            out = empty(M)
+            assert getattr(cufinufft, f"nufft{name}")(*points, data=data, out=out, eps=1e-9, isign=1) is out
+            expected = getattr(nufft, f"nufft{name}")(*points, data, eps=1e-9, isign=1)
+            np.testing.assert_allclose(out, expected, atol=1e-7)
+
+    def test_plans_are_single_where_nothing_is_said(self):
+        made = cufinufft.Plan(1, n_modes=(4, 5), n_trans=1, eps=1e-4, gpu_method=1, gpu_device_id=0)
+        assert made.dtype == np.complex64
+        assert made.n_modes == (4, 5)
+        made.setpts(*single(X, Y))
+        np.testing.assert_allclose(made.execute(*single(C)), nufft.nufft2d1(X, Y, C, (4, 5)), atol=1e-2)
+        assert cufinufft.Plan(2, 4, dtype="complex128").dtype == np.complex128
+
+    @pytest.mark.parametrize(
+        ("call", "said"),
+        [
+            (lambda: cufinufft.Plan(1, (8, 8), foo=1), "Invalid option 'foo'"),
+            (lambda: cufinufft.nufft1d1(X, C, 6, foo=1), "Invalid option 'foo'"),
+            (lambda: cufinufft.Plan(1, (8, 8), dtype="uint8"), "complex64 or complex128"),
+            (lambda: cufinufft.Plan(3, (8, 8)), "number of dimensions"),
+            (lambda: cufinufft.Plan(1, (4,) * 4), "1, 2 or 3"),
+            (lambda: cufinufft.Plan(1, (4,)).setpts(X), "x has dtype float64"),
+            (lambda: cufinufft.Plan(1, (4, 4)).setpts(*single(X, Y[:3])), "y must have same length"),
+            (lambda: cufinufft.Plan(1, (4,)).setpts(*single(X, Y)), "y is not a coordinate"),
+            (lambda: cufinufft.nufft1d1(X, C[:3], 6), "data|c must have shape"),
+        ],
+    )
+    def test_errors_are_of_its_kind(self, call, said):
+        with pytest.raises(TypeError, match=said) as raised:
+            call()
+        assert isinstance(raised.value, (ValueError, RuntimeError))
 
 
 def test_an_option_that_is_the_default_leaves_every_kernel_in_the_running():

@@ -44,6 +44,9 @@ _OF_GPU = (
 )  # fmt: skip
 LARGEST_UPSAMPLING = 100  # FINUFFT doubts what is above 3; far above it overflows and gives NaN
 _LOCKS = ("fftw_lock_fun", "fftw_unlock_fun", "fftw_lock_data")
+OPTIONS = frozenset(
+    [*_WHOLE, "upsampfac", *_OF_GPU, "gpu_spreadinterponly", *_LOCKS]
+)  # every name that means something
 _EPS = {"float32": float(np.finfo(np.float32).eps), "float64": float(np.finfo(np.float64).eps)}
 
 
