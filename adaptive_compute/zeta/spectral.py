@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -114,6 +115,8 @@ def sample(window: Window, oversampling: float, xp: Any = np) -> Samples:
     cells = max(math.ceil(length / parts * density(window.top) * oversampling), 1)
     if not window.terms:  # the points beyond the beginning stay above a height of 2
         cells = max(cells, math.ceil(length * MARGIN / (window.base + window.first - 2)))
+    grain = 1 << max(cells.bit_length() - 6, 0)  # windows of nearly the same size share a plan
+    cells = -(-cells // grain) * grain
     step = length / (cells * parts)
     points = cells + 1 + 2 * MARGIN
     error = budget(window, points)
@@ -167,17 +170,28 @@ def _smooth_remainder(window: Window, around: list[Development], step: float, mi
     """Return the correction as a polynomial in k / middle for each part: it turns but once where N changes by one."""
     share = points * step / (2 * TWO_PI * window.terms)  # of the range of p
     degree = min(14 + round(22 * min(share, 1.3)), points - 1, 40)
-    nodes = np.cos(math.pi * (np.arange(degree + 1) + 0.5) / (degree + 1))
-    found = np.zeros((degree + 1, len(around), 1))
+    nodes, to_series, to_power = _fit(degree)
+    found = np.empty((degree + 1, len(around), 1))
     for part, at in enumerate(around):
         offset = window.first + (part * (points - 1 - 2 * MARGIN) + middle - MARGIN) * step
         shift = offset - round(offset)
-        series = np.polynomial.chebyshev.chebfit(
-            nodes, remainder(at.center + (shift + middle * step * nodes), window.terms), degree
-        )
-        power = np.polynomial.chebyshev.cheb2poly(series)
-        found[: len(power), part, 0] = power
+        # Two steps: the series falls off fast, and so do the cancelling parts of its powers.
+        series = to_series @ remainder(at.center + (shift + middle * step * nodes), window.terms)
+        found[:, part, 0] = to_power @ series
     return found
+
+
+@lru_cache(maxsize=64)
+def _fit(degree: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return Chebyshev's nodes, the matrix from values there to a Chebyshev series, and from that to powers."""
+    nodes = np.cos(math.pi * (np.arange(degree + 1) + 0.5) / (degree + 1))
+    series = np.polynomial.chebyshev.chebvander(nodes, degree).T * (2 / (degree + 1))
+    series[0] /= 2  # the nodes' discrete orthogonality
+    power = np.zeros((degree + 1, degree + 1))
+    for column, unit in enumerate(np.eye(degree + 1)):
+        found = np.polynomial.chebyshev.cheb2poly(unit)
+        power[: len(found), column] = found
+    return nodes, series, power
 
 
 def windows(base: int, first: float, last: float, zeros: int = 32768, parts: int = 1) -> list[Window]:
