@@ -3,10 +3,11 @@
 // Attention, tile by tile with a running maximum and sum: out = softmax(scale q k^T + bias, where kept) v, and the
 // logsumexp. (Milakov and Gimelshein 2018 for the running softmax, Dao et al. 2022 for the tiles.)
 // A workgroup owns BQ queries of one head and visits the key tiles that the mask keeps. Each thread holds SR x 4 SG
-// scores (rows ty + TY r, keys 4 (tx + TX g) + x) and SR x 4 OC elements of the result. Scores and products of a tile are summed
-// afresh and then added to the result, which keeps the rounding of long sums small.
+// scores (rows ROW(r), keys 4 (tx + TX g) + x) and SR x 4 OC elements of the result. Scores and products of a tile are
+// summed afresh and then added to the result, which keeps the rounding of long sums small.
 // Shared memory: a stage for chunks of q and k, then of v, and the weights. Quads are swizzled by the row's low bits so
-// that eight rows read at once lie in different banks.
+// that eight rows read at once lie in different banks. TURNED variants stage q and k column by column, so that a thread
+// multiplies four rows by four keys with two reads; AHEAD ones read what is staged next while they compute.
 // Bindings: 0 q, 1 k, 2 v, 3 boolean operand, 4 bias, 5 places (offset in the boolean operand and in the bias, for each
 // head), 6 compiled mask (order of tiles, starts, keys, patterns, bits), 7 out, 8 logsumexp.
 // Constants: attention.glsl, where SCALE includes log2(e) and OPTION says that the logsumexp is wanted; 8, 9 chunks of
@@ -16,45 +17,21 @@
 // variant: attention_small64 -O0 -DBQ=32 -DBK=32 -DTX=8 -DTY=8 -DOC=2 -DK4=8 -DVC=32 -DSHUFFLE
 // variant: attention_small128 -O0 -DBQ=32 -DBK=32 -DTX=8 -DTY=8 -DOC=4 -DK4=8 -DVC=16 -DSHUFFLE
 // variant: attention_small256 -O0 -DBQ=32 -DBK=32 -DTX=8 -DTY=8 -DOC=8 -DK4=8 -DVC=8 -DSHUFFLE
+// variant: attention_turned64 -O0 -DBQ=32 -DBK=32 -DTX=8 -DTY=8 -DOC=2 -DOG=2 -DK4=8 -DVC=32 -DTURNED -DAHEAD -DUNROLL=2 -DSHUFFLE
 // variant: attention_plain32 -O0 -DBQ=32 -DBK=32 -DTX=8 -DTY=8 -DOC=1 -DK4=8 -DVC=32
 // variant: attention_plain64 -O0 -DBQ=32 -DBK=32 -DTX=8 -DTY=8 -DOC=2 -DK4=8 -DVC=32
 // variant: attention_plain128 -O0 -DBQ=32 -DBK=32 -DTX=8 -DTY=8 -DOC=4 -DK4=8 -DVC=16
 // variant: attention_plain256 -O0 -DBQ=32 -DBK=32 -DTX=8 -DTY=8 -DOC=8 -DK4=8 -DVC=8
-// variant: attention_a64 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=8 -DOC=1 -DK4=8 -DVC=64 -DSHUFFLE
-// variant: attention_c64 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=8 -DOC=1 -DK4=16 -DVC=64 -DQ4=16 -DSHUFFLE
-// variant: attention_b128 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=16 -DOC=2 -DK4=8 -DVC=32 -DSHUFFLE
-// variant: attention_c128 -O0 -DBQ=64 -DBK=32 -DTX=8 -DTY=16 -DOC=4 -DK4=8 -DVC=32 -DSHUFFLE
-// variant: attention_f64 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=2 -DOG=2 -DK4=8 -DVC=64 -DSHUFFLE
-// variant: attention_g64 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=2 -DOG=2 -DK4=8 -DVC=64 -DAHEAD -DSHUFFLE
-// variant: attention_i64 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=2 -DOG=2 -DK4=16 -DVC=64 -DSHUFFLE
-// variant: attention_h128 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=4 -DOG=2 -DK4=16 -DVC=64 -DSHUFFLE
-// variant: attention_l128 -O0 -DBQ=64 -DBK=32 -DTX=8 -DTY=16 -DOC=4 -DOG=4 -DK4=8 -DVC=32 -DSHUFFLE
-// variant: attention_q128 -O0 -DBQ=64 -DBK=32 -DTX=8 -DTY=16 -DOC=4 -DOG=2 -DK4=8 -DVC=32 -DAHEAD -DSHUFFLE
-// variant: attention_s128 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=16 -DOC=2 -DOG=2 -DK4=8 -DVC=32 -DAHEAD -DSHUFFLE
-// variant: attention_u128 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=4 -DOG=4 -DK4=16 -DVC=64 -DSHUFFLE
-// variant: attention_v128 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=4 -DOG=4 -DK4=16 -DVC=64 -DDIRECT -DSHUFFLE
-// variant: attention_w128 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=16 -DOC=2 -DOG=2 -DK4=16 -DVC=64 -DAHEAD -DSHUFFLE
-// variant: attention_x128 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=16 -DOC=2 -DOG=2 -DK4=16 -DVC=64 -DSHUFFLE
-// variant: attention_y128 -O0 -DBQ=64 -DBK=32 -DTX=8 -DTY=16 -DOC=4 -DOG=4 -DK4=16 -DVC=32 -DSHUFFLE
-// variant: attention_z128 -O0 -DBQ=64 -DBK=32 -DTX=8 -DTY=16 -DOC=4 -DOG=4 -DK4=16 -DVC=32 -DDIRECT -DSHUFFLE
-// variant: attention_aa128 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=4 -DOG=4 -DK4=8 -DVC=64 -DDIRECT -DSHUFFLE
-// variant: attention_bb128 -O0 -DBQ=32 -DBK=64 -DTX=8 -DTY=8 -DOC=4 -DOG=4 -DK4=16 -DVC=32 -DSHUFFLE
-// variant: attention_cc128 -O0 -DBQ=32 -DBK=32 -DTX=8 -DTY=8 -DOC=4 -DOG=4 -DK4=16 -DVC=32 -DSHUFFLE
-// variant: attention_dd128 -O0 -DBQ=32 -DBK=32 -DTX=8 -DTY=8 -DOC=4 -DOG=4 -DK4=16 -DVC=32 -DDIRECT -DSHUFFLE
-// variant: attention_ee128 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=4 -DOG=2 -DK4=16 -DVC=64 -DDIRECT -DSHUFFLE
-// variant: attention_ff128 -O0 -DBQ=32 -DBK=64 -DTX=8 -DTY=8 -DOC=4 -DOG=4 -DK4=16 -DVC=32 -DDIRECT -DSHUFFLE
-// variant: attention_gg128 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=8 -DOC=2 -DOG=2 -DK4=16 -DVC=64 -DDIRECT -DSHUFFLE
-// variant: attention_j64 -O0 -DBQ=64 -DBK=32 -DTX=8 -DTY=16 -DOC=2 -DOG=2 -DK4=16 -DVC=32 -DSHUFFLE
-// variant: attention_k64 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=8 -DOC=1 -DK4=16 -DVC=64 -DSHUFFLE
-// variant: attention_l64 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=2 -DOG=2 -DK4=16 -DVC=64 -DDIRECT -DSHUFFLE
-// variant: attention_hh128 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=8 -DOC=2 -DOG=2 -DK4=16 -DVC=64 -DSHUFFLE
-// variant: attention_ii128 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=4 -DOG=2 -DK4=16 -DVC=64 -DUNROLL=4 -DSHUFFLE
-// variant: attention_jj128 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=4 -DOG=2 -DK4=16 -DVC=64 -DUNROLL=2 -DSHUFFLE
-// variant: attention_kk128 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=16 -DOC=2 -DOG=2 -DK4=16 -DVC=64 -DUNROLL=4 -DSHUFFLE
-// variant: attention_ll128 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=4 -DOG=4 -DK4=16 -DVC=64 -DUNROLL=4 -DDIRECT -DSHUFFLE
-// variant: attention_m64 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=8 -DOC=1 -DK4=16 -DVC=64 -DQ4=16 -DUNROLL=4 -DSHUFFLE
-// variant: attention_n64 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=2 -DOG=2 -DK4=16 -DVC=64 -DUNROLL=4 -DSHUFFLE
 // variant: attention_a256 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=16 -DOC=4 -DK4=8 -DVC=16 -DSHUFFLE
+// variant: attention_a64 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=8 -DOC=1 -DK4=16 -DVC=64 -DSHUFFLE
+// variant: attention_b64 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=2 -DOG=2 -DK4=16 -DVC=64 -DDIRECT -DSHUFFLE
+// variant: attention_c64 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=8 -DOC=1 -DK4=16 -DVC=64 -DQ4=16 -DSHUFFLE
+// variant: attention_d64 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=8 -DOC=1 -DK4=8 -DVC=64 -DSHUFFLE
+// variant: attention_a128 -O0 -DBQ=128 -DBK=64 -DTX=16 -DTY=16 -DOC=2 -DOG=2 -DK4=4 -DVC=32 -DTURNED -DAHEAD -DUNROLL=2 -DSHUFFLE
+// variant: attention_b128 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=16 -DOC=2 -DOG=2 -DK4=16 -DVC=64 -DAHEAD -DUNROLL=4 -DSHUFFLE
+// variant: attention_c128 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=16 -DOC=2 -DOG=2 -DK4=8 -DVC=32 -DAHEAD -DUNROLL=4 -DSHUFFLE
+// variant: attention_d128 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=4 -DOG=2 -DK4=16 -DVC=64 -DSHUFFLE
+// variant: attention_e128 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=16 -DOC=2 -DOG=2 -DK4=16 -DVC=64 -DUNROLL=4 -DSHUFFLE
 #include "attention.glsl"
 #ifndef Q4
 #define Q4 0
@@ -96,6 +73,12 @@ shared vec4 queries[BQ * Q4];
 shared float row_parts[BQ * TX];
 #endif
 
+#ifdef TURNED  // a quad of the stage holds one element of four rows; a thread's rows are neighbours in fours
+#define ROW(R) (4u * (ty + TY * ((R) / 4u)) + (R) % 4u)
+#define TURN(K) ((K) * LARGER(8 / K4, 1) & 7u)
+#else
+#define ROW(R) (ty + TY * (R))
+#endif
 #define EACH_ROW [[unroll]] for (uint r = 0u; r < SR; r++)
 #define EACH_GROUP [[unroll]] for (uint g = 0u; g < SG; g++)
 #define EACH_COLUMN [[unroll]] for (uint x = 0u; x < 4u; x++)
@@ -115,7 +98,8 @@ void read_scores(uint thread, uint query_row, uint i0, uint key_row, uint j0, ui
         uint at = n * THREADS + thread, row = at / K4, k = at % K4;
 #if !Q4
         if (n < BQ * K4 / THREADS)
-            coming[n] = k < QUADS && i0 + row < LQ ? query(query_row + i0 + row, 4u * (start + k), D) * SCALE : vec4(0.0);
+            coming[n] =
+                k < QUADS && i0 + row < LQ ? query(query_row + i0 + row, 4u * (start + k), D) * SCALE : vec4(0.0);
         else
             row -= BQ;
         if (n >= BQ * K4 / THREADS)
@@ -127,8 +111,16 @@ void read_scores(uint thread, uint query_row, uint i0, uint key_row, uint j0, ui
 void set_scores(uint thread) {
     [[unroll]] for (uint n = 0u; n < SCORE_LOADS; n++) {
         uint at = n * THREADS + thread, row = at / K4, k = at % K4;
+#ifdef TURNED
+        bool own = n < BQ * K4 / THREADS;
+        uint begin = own ? 0u : uint(KEYS), across = own ? BQ / 4 : BK / 4;
+        if (!own) row -= BQ;
+        [[unroll]] for (uint x = 0u; x < 4u; x++)
+            stage[begin + (4u * k + x) * across + (row / 4u ^ TURN(k))][row % 4u] = coming[n][x];
+#else
         uint twist = !(KEYS == 0) && n < BQ * K4 / THREADS ? row : row >> 2;
         stage[row * K4 + (k ^ (twist & 7u))] = coming[n];
+#endif
     }
 }
 
@@ -200,11 +192,20 @@ void main() {
 #endif
             for (uint quad = 0u; quad < QUADS; quad += UNROLL) [[unroll]] for (uint u = 0u; u < UNROLL; u++) {
                 uint k = quad + u;  // zeros lie beyond the last one
+#ifdef TURNED
+                [[unroll]] for (uint c = 0u; c < 4u; c++) {
+                    vec4 own[SR / 4], other[SG];
+                    [[unroll]] for (uint h = 0u; h < SR / 4; h++)
+                        own[h] = stage[(4u * k + c) * (BQ / 4) + (ty + TY * h ^ TURN(k))];
+                    EACH_GROUP other[g] = stage[KEYS + (4u * k + c) * (BK / 4) + (tx + TX * g ^ TURN(k))];
+                    EACH_ROW EACH_GROUP score[r][g] = fma(vec4(own[r / 4u][r % 4u]), other[g], score[r][g]);
+                }
+#else
                 vec4 q[SR];
 #if Q4
-                EACH_ROW q[r] = queries[(ty + TY * r) * Q4 + ((start + k) ^ twist_y)];
+                EACH_ROW q[r] = queries[ROW(r) * Q4 + ((start + k) ^ twist_y)];
 #else
-                EACH_ROW q[r] = stage[(ty + TY * r) * K4 + (k ^ twist_y)];
+                EACH_ROW q[r] = stage[ROW(r) * K4 + (k ^ twist_y)];
 #endif
                 EACH_GROUP EACH_COLUMN {
                     vec4 other = stage[KEYS + (4u * (tx + TX * g) + x) * K4 + (k ^ twist_x)];
@@ -215,18 +216,19 @@ void main() {
                         score[r][g][x] = fma(q[r].w, other.w, sum);
                     }
                 }
+#endif
             }
         }
         if (BIASED != 0u) {
             EACH_ROW EACH_GROUP EACH_COLUMN {
-                uint i = i0 + ty + TY * r, j = j0 + 4u * (tx + TX * g) + x;
+                uint i = i0 + ROW(r), j = j0 + 4u * (tx + TX * g) + x;
                 if (i < LQ && j < LK)
                     score[r][g][x] = fma(bias_at(bias_place + i * BIAS_QUERY + j * BIAS_KEY), LOG2_E, score[r][g][x]);
             }
         }
         if (MASKED != 0u) {
             EACH_ROW EACH_GROUP EACH_COLUMN {
-                uint i = i0 + ty + TY * r, j = j0 + 4u * (tx + TX * g) + x;
+                uint i = i0 + ROW(r), j = j0 + 4u * (tx + TX * g) + x;
                 uint e = mask_place + i * MASK_QUERY + j * MASK_KEY;
                 if (i < LQ && j < LK && (kept[e >> 2] >> 8u * (e & 3u) & 255u) == 0u)
                     score[r][g][x] = NEGATIVE_INFINITY;
@@ -236,7 +238,7 @@ void main() {
             int pattern = table[patterns + visit];
             if (pattern >= 0) {
                 EACH_ROW EACH_GROUP {
-                    uint row = uint(pattern) * BQ + ty + TY * r, quad = tx + TX * g;
+                    uint row = uint(pattern) * BQ + ROW(r), quad = tx + TX * g;
                     uint word = uint(table[bits + row * (BK / 32) + (quad >> 3)]) >> 4u * (quad & 7u);
                     EACH_COLUMN if ((word >> x & 1u) == 0u) score[r][g][x] = NEGATIVE_INFINITY;
                 }
@@ -260,9 +262,9 @@ void main() {
                 highest[r] = max(highest[r], subgroupShuffleXor(highest[r], step));
         }
 #else
-        EACH_ROW row_parts[(ty + TY * r) * TX + tx] = highest[r];
+        EACH_ROW row_parts[ROW(r) * TX + tx] = highest[r];
         barrier();
-        EACH_ROW for (uint x = 0u; x < TX; x++) highest[r] = max(highest[r], row_parts[(ty + TY * r) * TX + x]);
+        EACH_ROW for (uint x = 0u; x < TX; x++) highest[r] = max(highest[r], row_parts[ROW(r) * TX + x]);
 #endif
         EACH_ROW {
             float now = max(highest[r], top[r]);
@@ -274,7 +276,7 @@ void main() {
                 vec4 weight;
                 EACH_COLUMN weight[x] = exp2_negative(score[r][g][x] - finite);
                 sums += weight;
-                weights[(ty + TY * r) * P4 + ((tx + TX * g) ^ twist_y)] = weight;
+                weights[ROW(r) * P4 + ((tx + TX * g) ^ twist_y)] = weight;
             }
             total[r] = fma(total[r], shrink[r], (sums.x + sums.y) + (sums.z + sums.w));
         }
@@ -305,7 +307,7 @@ void main() {
                 for (uint four = 0u; four < VC / 4; four += UNROLL) [[unroll]] for (uint u = 0u; u < UNROLL; u++) {
                     uint j = four + u;
                     vec4 w[SR];
-                    EACH_ROW w[r] = weights[(ty + TY * r) * P4 + ((part * (VC / 4) + j) ^ twist_y)];
+                    EACH_ROW w[r] = weights[ROW(r) * P4 + ((part * (VC / 4) + j) ^ twist_y)];
                     [[unroll]] for (uint x = 0u; x < 4u; x++) {
                         [[unroll]] for (uint c = 0u; c < OG; c++) {
                             vec4 other = stage[(4u * j + x) * W4 + (o + c) * TX + tx];
@@ -328,15 +330,15 @@ void main() {
     }
 #else
     barrier();
-    EACH_ROW row_parts[(ty + TY * r) * TX + tx] = total[r];
+    EACH_ROW row_parts[ROW(r) * TX + tx] = total[r];
     barrier();
     EACH_ROW {
         total[r] = 0.0;
-        for (uint x = 0u; x < TX; x++) total[r] += row_parts[(ty + TY * r) * TX + x];
+        for (uint x = 0u; x < TX; x++) total[r] += row_parts[ROW(r) * TX + x];
     }
 #endif
     EACH_ROW {
-        uint i = i0 + ty + TY * r;
+        uint i = i0 + ROW(r);
         if (i < LQ) {
             float factor = total[r] == 0.0 ? 0.0 : 1.0 / total[r];
             [[unroll]] for (uint o = 0u; o < OC; o++)
