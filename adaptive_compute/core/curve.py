@@ -114,8 +114,9 @@ def _law(work: np.ndarray, times: np.ndarray) -> tuple[float, float]:
 
     The knee is looked for among some places, by the least absolute error, which a few slow points do not move.
     """
-    if np.ptp(work) < 1e-9:
-        return float(np.median(times - work)), 0.0
+    if np.ptp(work) < 1.0:  # one size alone: half of what it took may be what every call costs
+        knee = 2.0 ** float(np.median(work))
+        return float(np.median(times - np.log2(knee + 2.0**work))), knee
     knees = 2.0 ** np.linspace(work.min() - 6, work.max() + 1, 32)
     rest = times - np.log2(knees[:, None] + 2.0**work)
     middle = np.median(rest, axis=1)

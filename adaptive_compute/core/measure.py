@@ -175,7 +175,7 @@ class _Run:
 
     def group(self, group: Group, left: int) -> None:
         """Check some requests of one operation on every kernel, then time them together."""
-        start, booked = time.perf_counter(), sum(self.ledger.spent.values())
+        start = self.ledger.begin()
         operation, ready = group.operation, []
         for request in group.requests:
             found, late = self._ready(operation, request, group.kernels)
@@ -193,7 +193,7 @@ class _Run:
                     reason = f"{type(failed.__cause__).__name__} at {failed.runner.request!r}: {failed.__cause__}"
                     _reject(self.profile, operation, failed.runner.kernel, reason)
                 ready = [(request, [r for r in found if self._goes_on(r, failed.runner)]) for request, found in ready]
-        self.ledger.settle(time.perf_counter() - start - (sum(self.ledger.spent.values()) - booked))
+        self.ledger.settle(start)
 
     def _goes_on(self, runner: Runner, failed: Runner) -> bool:
         kernel = runner.kernel

@@ -1,8 +1,9 @@
 """In which order a profile's points are measured, and what each device may spend on them.
 
 The most valuable first: every operation in turn gives a few points, one of each parameter class, before any gives more.
-A kernel whose points cost far more than its device can afford for each (one that is compiled anew for every shape)
-waits, once it has some, until the others have theirs.
+A kernel whose points cost far more than those of the others (one that is compiled anew for every shape) waits while it
+is ahead of its part of the time, and takes up what it missed at the end. What happens once, such as loading a library
+or compiling what all shapes share, is charged to the whole profile and not to the device.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ ADDED = 0.6
 ADDED_SOFTWARE = 0.05
 # Points that are checked together and timed together: a few of each operation first.
 FIRST, TOGETHER = 4, 16
-# A kernel waits that has so many points and needs so many times for each what its device can afford for one.
-COARSE, COSTLY = 6, 8.0
+# A kernel waits that used so many times its part of the time so far, but not before it used so many times what its
+# device can afford for a point.
+AHEAD, COARSE = 2.0, 48.0
 
 
 class Group(NamedTuple):
@@ -54,16 +56,14 @@ def ordered(operations: Sequence[Operation], quick: bool, rng: np.random.Generat
     """Return the points of some operations, in groups, in the order in which they are to be measured."""
     lanes = []
     for operation in operations:
-        requests = list(operation.samples(quick))
-        rng.shuffle(requests)
-        turns: dict[str, int] = {}
-        keyed = []
-        for request in requests:  # one of each class, then a second one of each, and so on
-            name = operation.features(request).name
-            turns[name] = turns.get(name, -1) + 1
-            keyed.append((turns[name], request))
-        keyed.sort(key=lambda pair: pair[0])
-        requests = [request for _, request in keyed]
+        classes: dict[str, list[Request]] = {}
+        for request in operation.samples(quick):
+            classes.setdefault(operation.features(request).name, []).append(request)
+        placed = []
+        for own in classes.values():  # proportionally: large classes begin first and have more of each stretch
+            placed += [((turn + 0.5) / len(own), request) for turn, request in enumerate(_spread(operation, own, rng))]
+        placed.sort(key=lambda pair: pair[0])
+        requests = [request for _, request in placed]
         starts = [0, *range(FIRST, len(requests), TOGETHER)]
         lanes.append([Group(operation, requests[a:b]) for a, b in zip(starts, [*starts[1:], len(requests)])])
     groups = []
@@ -72,21 +72,32 @@ def ordered(operations: Sequence[Operation], quick: bool, rng: np.random.Generat
     return groups
 
 
+def _spread(operation: Operation, requests: Sequence[Request], rng: np.random.Generator) -> list[Request]:
+    """Return the requests of a class, a small one and a large one first, which tell most, and the rest as it comes."""
+    by_work = sorted(requests, key=lambda request: operation.work(request).flops)
+    small, large = by_work[len(by_work) // 8], by_work[-1 - len(by_work) // 8]
+    first = [small] if small is large else [small, large]
+    rest = [request for request in requests if not any(request is other for other in first)]
+    rng.shuffle(rest)
+    return [*first, *rest]
+
+
 class Ledger:
     """What each device may spend, and what it and its kernels have spent."""
 
     def __init__(self, budgets: Mapping[str, float], points: int) -> None:
         self.budgets = dict(budgets)
         # What no device is charged for (libraries that load, settling, links) must not add up without end either.
-        self._end = time.perf_counter() + IN_ALL * sum(budgets.values())
+        self._start = time.perf_counter()
+        self._end = self._start + IN_ALL * sum(budgets.values())
         self.points = max(points, 1)  # to be measured in all
         self.spent = dict.fromkeys(budgets, 0.0)
         self.preparing = dict.fromkeys(budgets, 0.0)  # of that, before the timing
         self.checking = dict.fromkeys(budgets, 0.0)  # of that, comparing with references
+        self._booked = 0.0  # since the group began
         self.seen = 0  # points looked at
         self.late = dict.fromkeys(budgets, 0)  # points that a device keeps for later
         self._used: dict[Kernel, float] = {}
-        self._points: dict[Kernel, int] = {}
         self._dearest: dict[Kernel, float] = {}
         self._minor = {d for d, seconds in budgets.items() if seconds < ADDED * budgets.get("cpu", 0.0)}
 
@@ -100,28 +111,39 @@ class Ledger:
         return device not in self._minor
 
     def costly(self, kernel: Kernel) -> bool:
-        """Tell whether a kernel should wait until the others of its device have their points."""
-        points = self._points.get(kernel, 0)
-        fair = self.budgets[kernel.device] / self.points
-        # Its dearest point may have loaded a library, which happens once.
-        return points >= COARSE and self._used[kernel] - self._dearest[kernel] > COSTLY * fair * points
+        """Tell whether a kernel is so far ahead of its part of the time that it should wait."""
+        budget = self.budgets[kernel.device]
+        part = (time.perf_counter() - self._start) / max(self._end - self._start, 1e-9)
+        on = sum(other.device == kernel.device for other in self._used)
+        # Its dearest point may have loaded or compiled what is needed once.
+        used = self._used.get(kernel, 0.0) - self._dearest.get(kernel, 0.0)
+        return used > max(AHEAD * part * budget / max(on, 1), COARSE * budget / self.points)
 
     def prepared(self, device: str, seconds: float, kernel: Kernel | None = None) -> None:
         """Book what was spent before the timing of a point."""
-        self.spent[device] += seconds
-        self.preparing[device] += seconds
+        self._booked += seconds
         if kernel is not None:
             self._used[kernel] = self._used.get(kernel, 0.0) + seconds
-            self._points[kernel] = self._points.get(kernel, 0) + 1
-            self._dearest[kernel] = max(seconds, self._dearest.get(kernel, 0.0))
+            dearest = self._dearest.get(kernel, 0.0)
+            self._dearest[kernel] = max(seconds, dearest)
+            seconds = min(seconds, dearest)  # in all, each kernel's dearest point is left out
+        self.spent[device] += seconds
+        self.preparing[device] += seconds
 
     def timed(self, kernel: Kernel, seconds: float) -> None:
         """Book what the timing of a point took."""
+        self._booked += seconds
         self.spent[kernel.device] += seconds
         self._used[kernel] = self._used.get(kernel, 0.0) + seconds
 
-    def settle(self, seconds: float) -> None:
-        """Book what a group took beside what was booked for its points, for the host: waiting, mostly."""
+    def begin(self) -> float:
+        """Begin a group, and return when."""
+        self._booked = 0.0
+        return time.perf_counter()
+
+    def settle(self, start: float) -> None:
+        """Book for the host what a group took beside what was booked for its points: waiting, mostly."""
+        seconds = time.perf_counter() - start - self._booked
         device = "cpu" if "cpu" in self.spent else next(iter(self.spent), None)
         if device is not None:
             self.spent[device] += max(seconds, 0.0)

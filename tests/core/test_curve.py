@@ -66,8 +66,11 @@ def test_a_larger_request_is_never_predicted_faster_than_the_largest_measured():
     assert curve.at((20.0,)).seconds >= 1e-6
 
 
-def test_one_point_grows_in_proportion():
-    assert Curve([point((4,), 1e-6)]).at((6.0,)).seconds == pytest.approx(4e-6)
+def test_of_one_size_half_is_taken_for_what_every_call_costs():
+    curve = Curve([point((4,), 1e-6)])
+    assert curve.at((4.0,)).seconds == pytest.approx(1e-6)
+    assert curve.at((6.0,)).seconds == pytest.approx(2.5e-6)
+    assert 0.5e-6 <= curve.at((0.0,)).seconds < 0.6e-6
 
 
 def test_the_error_is_the_worst_of_the_checked_points_nearby():

@@ -7,7 +7,7 @@ import pytest
 
 from adaptive_compute.core import schedule as module
 from adaptive_compute.core.operations import operations
-from adaptive_compute.core.schedule import COARSE, FIRST, Ledger, ordered
+from adaptive_compute.core.schedule import FIRST, Ledger, ordered
 from tests.simulated import SimFFT
 
 
@@ -28,31 +28,41 @@ def test_every_point_is_there_once(groups):
         assert sorted(map(repr, found)) == sorted(map(repr, operation.samples(True)))
 
 
-def test_each_class_of_an_operation_comes_before_a_second_point_of_any():
+def test_the_first_points_of_a_class_are_a_small_and_a_large_one():
     (operation,) = [o for o in operations().values() if o.name == "reduce"]
     requests = [r for group in ordered([operation], True, np.random.default_rng(1)) for r in group.requests]
-    names = [operation.features(request).name for request in requests]
-    assert len(set(names[: len(set(names))])) == len(set(names))
+    classes = {}
+    for request in requests:
+        classes.setdefault(operation.features(request).name, []).append(operation.work(request).flops)
+    for sizes in classes.values():
+        assert sizes[1] > 4 * sizes[0]
+    early = requests[: len(requests) // 2]  # every class has some of its points early
+    assert {operation.features(request).name for request in early} == set(classes)
 
 
-def test_a_kernel_that_costs_far_more_than_its_share_waits_once_it_has_some_points():
+def test_a_kernel_waits_while_it_is_far_ahead_of_its_part_of_the_time(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
     cheap, dear = SimFFT("cheap"), SimFFT("dear")
     ledger = Ledger({"sim:0": 10.0}, 1000)  # 10 ms a point
-    for _ in range(COARSE):
-        assert not ledger.costly(dear)
+    for _ in range(3):
         ledger.prepared("sim:0", 0.005, cheap)
-        ledger.prepared("sim:0", 0.5, dear)
+        ledger.prepared("sim:0", 1.0, dear)
+        now[0] += 0.5
     assert ledger.costly(dear)
     assert not ledger.costly(cheap)
+    now[0] = 10.0 * module.IN_ALL  # and takes up its points when others have had their part
+    assert not ledger.costly(dear)
 
 
-def test_loading_a_library_once_makes_no_kernel_wait():
+def test_loading_a_library_once_makes_no_kernel_wait_and_costs_its_device_nothing():
     kernel = SimFFT("one")
     ledger = Ledger({"sim:0": 10.0}, 1000)
     ledger.prepared("sim:0", 5.0, kernel)
-    for _ in range(COARSE):
+    for _ in range(6):
         ledger.prepared("sim:0", 0.005, kernel)
     assert not ledger.costly(kernel)
+    assert ledger.spent["sim:0"] == pytest.approx(0.03)
 
 
 def test_a_device_ends_by_its_own_budget_and_all_end_by_the_whole(monkeypatch):
@@ -60,12 +70,14 @@ def test_a_device_ends_by_its_own_budget_and_all_end_by_the_whole(monkeypatch):
     monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
     ledger = Ledger({"cpu": 10.0, "sim:0": 2.0}, 100)
     ledger.seen = 1
+    start = ledger.begin()
     ledger.prepared("sim:0", 3.0)
     assert ledger.over("sim:0")
     assert not ledger.over("cpu")
-    ledger.settle(4.0)
-    assert ledger.spent["cpu"] == 4.0
-    now[0] += 12.0 * module.IN_ALL + 0.1
+    now[0] += 7.0
+    ledger.settle(start)
+    assert ledger.spent["cpu"] == pytest.approx(4.0)
+    now[0] += 12.0 * module.IN_ALL
     assert ledger.over("cpu")
 
 
