@@ -27,8 +27,8 @@ import numpy as np
 import adaptive_compute as ac
 from adaptive_compute import dispatcher
 from adaptive_compute.core.errors import AdaptiveWarning, ProfileError
-from adaptive_compute.core.measure import measure
 from adaptive_compute.core.profile import Profile
+from benchmarks.pipeline_profile import measured
 from benchmarks.record import machine
 
 OPERATIONS = ("elementwise", "reduce", "fft", "nufft")
@@ -371,11 +371,14 @@ def profiled(path: str | None, budget: float, backends: str) -> dict[str, Any]:
             say(str(error))
     source = path if profile else f"measured within {budget} s"
     if profile is None:
-        chosen = backends.split(",") if backends else None
-        profile = measure(registry, operations=OPERATIONS, backends=chosen, quick=True, budget=budget)
+        names = backends.split(",") if backends else list(registry.backends())
+        profile = measured(registry, names, budget)
     dispatcher.use_profile(profile)
-    say(f"profile: {source}: {list(profile.sections)}")
-    return {"source": Path(path).name if profile and source == path else source, "devices": list(profile.sections)}
+    say(f"profile: {source}: {list(profile.sections)}, {profile.facts}")
+    for device, section in profile.sections.items():
+        counts = {o: {k: sum(map(len, c.values())) for k, c in ks.items()} for o, ks in section.kernels.items()}
+        say(f"  {device}: {counts}")
+    return {"source": source, "devices": list(profile.sections), **profile.facts}
 
 
 def gpu_name() -> str | None:
