@@ -9,7 +9,7 @@ BUILD_KP := adaptive_compute/backends/vulkan/build-kp.sh
 # A test at a time on each core; -n 0 runs them in one process, which is easier to debug.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: venv vulkan profile test test-slow tiny shaders lint types layers check bench clean test-cuda test-vulkan-validation validation-layer test-vulkan-strict
+.PHONY: venv vulkan profile test test-slow tiny shaders lint types layers check bench clean test-cuda test-vulkan-validation validation-layer test-vulkan-strict docs
 
 venv: $(STAMP)
 
@@ -66,6 +66,11 @@ types: venv
 
 layers: venv
 	$(BIN)/python tests/layers.py
+
+# The pages of docs/ and the reference, as a site in build/site; a warning is an error.
+docs: venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 check: test lint types layers
 
