@@ -53,7 +53,7 @@ VARIED = tuple(EXPRESSIONS)[:3]
 CASES = (
     ("a*b + c", "float16", "same"), ("a*b", "complex64", "same"), ("a + b", "int32", "same"),
     ("a > b", "float32", "same"), ("a*b + c", "float32", "row and column"),
-    ("a*b + c", "float32", "odd row and column"),
+    ("a*b + c", "float32", "odd row and column"), ("a*b + c", "float32", "blocks"),
 )  # fmt: skip
 REDUCTIONS = (
     ("sum", (1, 1), 1), ("max", (1, 1), 1), ("logsumexp", (1, 1), 1), ("norm", (1, 1), 1),
@@ -139,6 +139,9 @@ class Bench:
         size = 4 * self.elements // np.dtype(dtype).itemsize
         if layout == "same":
             shapes: list[tuple[int, ...]] = [(size,)] * 3
+        elif layout == "blocks":
+            side = round(size ** (1 / 3)) & ~3
+            shapes = [(side, side, side), (side, side), (side, 1, side)]
         else:
             side = int(size**0.5) & ~3
             side -= 1 if layout.startswith("odd") else 0
