@@ -6,6 +6,7 @@ import itertools
 import os
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 
 Lane = Callable[[Iterator[int]], None]
@@ -62,10 +63,15 @@ class _Job:
             raise interrupted
 
 
+_every: weakref.WeakSet[Crew] = weakref.WeakSet()
+
+
 class Crew:
     """Threads that wait for jobs; they are started when first needed and stay."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "adaptive-copy") -> None:
+        self.name = name
+        _every.add(self)
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._started = 0
         self._lock = threading.Lock()
@@ -98,7 +104,7 @@ class Crew:
     def _start(self, wanted: int) -> None:
         with self._lock:
             while self._started < wanted:
-                name = f"adaptive-copy-{self._started}"
+                name = f"{self.name}-{self._started}"
                 threading.Thread(target=self._work, args=(self._jobs,), name=name, daemon=True).start()
                 self._started += 1
 
@@ -115,7 +121,8 @@ crew = Crew()
 
 def _after_fork() -> None:
     """Start anew in a forked child, where the parent's threads do not exist."""
-    Crew.__init__(crew)
+    for each in list(_every):
+        Crew.__init__(each, each.name)
 
 
 if hasattr(os, "register_at_fork"):

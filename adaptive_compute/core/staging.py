@@ -17,13 +17,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .crew import crew
+from .crew import Crew
 
 CHUNK = 8 << 20  # bytes of one buffer
 BUFFERS = 16
 EACH = 2  # buffers of one lane: it fills one while the device empties the other
 TURNS = 2  # chunks that a lane has of an array, if they are not to become too small
 SMALLEST, PAGE = 1 << 20, 4096
+
+
+# Threads of their own, and few: each has a team of threads below it that copy, which is slow where it was not
+# used lately.
+lanes_of_all = Crew("adaptive-lane")
 
 
 class Buffer(Protocol):
@@ -153,7 +158,7 @@ class Stager:
         if lanes == 1:
             lane(iter(range(count)))
         elif count:
-            crew.share(count, lane, lanes)
+            lanes_of_all.share(count, lane, lanes)
 
     @contextmanager
     def slots(self) -> Iterator[Callable[[], Slot]]:

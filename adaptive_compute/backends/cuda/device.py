@@ -29,6 +29,7 @@ DTYPES = (
 )  # fmt: skip
 
 
+QUICK = 1 << 21  # bytes up to which a copy takes no longer than finding out how to make it
 _HELD = frozenset(np.dtype(name) for name in DTYPES if name != "bfloat16")  # NumPy has no name for that one
 
 
@@ -151,6 +152,10 @@ class CudaBackend(Backend):
         return _link().kept(host, index_of(device))
 
     def upload(self, host: Any, device: str) -> Any:
+        if type(host) is np.ndarray and host.nbytes <= QUICK and host.dtype in _HELD:
+            quick = memory.guarded(_link().quick_up, host, device)
+            if quick is not None:
+                return quick
         if isinstance(host, np.ndarray) and host.dtype not in _HELD:
             raise DtypeError(f"a GPU holds no {host.dtype}; {', '.join(DTYPES)} are accepted")
         return memory.guarded(_link().upload, host, index_of(device))

@@ -18,11 +18,13 @@ from ...core.host_memory import results
 from ...core.staging import Stager, address_of
 from ...core.transfer import counters, is_constant
 from .array import stream_pointer
+from .pinned import LEAST as LEAST_PINNED
 from .pinned import pinned
 from .raw import driver
 
 # Below these the driver's own copy of pageable memory is as fast, and one call.
 LEAST_UP, LEAST_DOWN = 8 << 20, 16 << 20
+MOST_LIKES = 256
 LANES = 4  # chunks that are copied on the host at once, each by a share of the threads
 
 
@@ -219,6 +221,34 @@ def _upload(host: Any, index: int) -> Any:
     return result
 
 
+# What a small array becomes, by device, shape and dtype: a number on the GPU that is repeated, whose like is made
+# faster than a tensor by its shape, dtype and device.
+_likes: dict[tuple[str, tuple[int, ...], np.dtype], tuple[Any, int]] = {}
+
+
+def quick_up(host: np.ndarray, device: str) -> Any:
+    """Copy a small array that owns its memory, of a shape and dtype that was met; None where more must be looked at."""
+    key = device, host.shape, host.dtype
+    known = _likes.get(key)
+    if host.base is not None or not host.flags.c_contiguous or is_constant(host):
+        return None
+    import torch
+
+    if known is None:
+        if host.nbytes and host.dtype.isnative:
+            if len(_likes) >= MOST_LIKES:
+                _likes.clear()
+            number = torch.empty((), dtype=torch.from_numpy(np.empty(0, host.dtype)).dtype, device=device)
+            _likes[key] = number.expand(host.shape), number.get_device()
+        return None
+    like, index = known
+    if torch._C._cuda_getDevice() != index:
+        return None
+    result = torch.empty_like(like, memory_format=torch.contiguous_format)
+    address: int = host.__array_interface__["data"][0]
+    return result if driver().pageable_up(result.data_ptr(), address, host.nbytes, stream_pointer(index)) else None
+
+
 def _small_up(tensor: Any, nbytes: int, index: int) -> Any:
     """Copy a small tensor to a GPU by the driver's own copy, on the caller's stream."""
     import torch
@@ -244,20 +274,21 @@ def download(tensor: Any, out: np.ndarray | None = None) -> Any:
     if tensor.is_conj() or tensor.is_neg():
         tensor = tensor.resolve_conj().resolve_neg()
     source = tensor if tensor.is_contiguous() else tensor.contiguous()
-    nbytes, dtype = source.nbytes, source.dtype
-    brain = dtype is torch.bfloat16
+    nbytes, dtype, index = source.nbytes, source.dtype, source.get_device()
+    # Memory that NumPy has just allocated, or of an array that is too small for it, was not pinned by anybody.
+    ordinary = nbytes < LEAST_PINNED and (out is None or out.base is None)
     if out is None:
-        out = results.empty(tuple(source.shape), _numpy_name(dtype))
-    index = source.get_device()
+        empty = np.empty if ordinary else results.empty
+        out = empty(source.shape, _numpy_name(dtype))
     if nbytes >= LEAST_DOWN:
         _large_down(source, out, nbytes, index)
     elif nbytes and not (
         out.flags.c_contiguous
         and torch._C._cuda_getDevice() == index
-        and driver().pageable_down(address_of(out), source.data_ptr(), nbytes, stream_pointer(index))
+        and driver().pageable_down(address_of(out), source.data_ptr(), nbytes, stream_pointer(index), not ordinary)
     ):
-        torch.from_numpy(out).copy_(source.view(torch.uint16) if brain else source)
-    return torch.from_numpy(out).view(torch.bfloat16) if brain else out
+        torch.from_numpy(out).copy_(source.view(torch.uint16) if dtype is torch.bfloat16 else source)
+    return torch.from_numpy(out).view(torch.bfloat16) if dtype is torch.bfloat16 else out
 
 
 def _large_down(source: Any, out: np.ndarray, nbytes: int, index: int) -> None:
@@ -295,6 +326,7 @@ def release() -> None:
     from .driver import found
 
     _copies.clear()
+    _likes.clear()
     pinned.clear()
     with _releasing:
         for index in range(len(found().gpus) if stager.cache_info().currsize else 0):

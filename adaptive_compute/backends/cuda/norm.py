@@ -21,9 +21,9 @@ from .fused import Slots
 from .norm_source import Shape, across, along, finish
 
 ITEMSIZE = {"float32": 4, "float16": 2, "bfloat16": 2}
-THREADS, UNROLL = 256, 4
-WIDEST = 32  # packs of neighbouring sums in a block, where sums are not along contiguous memory
-BLOCKS = 1024  # as many as keep a large GPU busy
+THREADS, UNROLL = 256, 2
+WIDEST = 16  # packs of neighbouring sums in a block, where sums are not along contiguous memory
+BLOCKS = 2048  # as many as keep a large GPU busy
 LEAST = 4096  # bytes of a part that are worth a block of their own
 MOST = 65535  # blocks along the second and third axis of a grid
 

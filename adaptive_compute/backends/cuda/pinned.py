@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -110,9 +110,9 @@ class Pinned:
         memory.pinned, memory.moved = False, 0
         self.total -= memory.nbytes
 
-    def _forget(self, key: int, gone: Any = None) -> None:
+    def _forget(self, key: int, gone: Any = None, *, ending: Callable[[], bool] = sys.is_finalizing) -> None:
         """Unlock memory whose owner is about to give it back."""
-        if sys.is_finalizing():  # the driver takes everything back, and may be gone already
+        if ending():  # the driver takes everything back, and may be gone already
             return
         with self._lock:
             memory = self._known.get(key)

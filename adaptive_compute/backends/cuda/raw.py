@@ -99,10 +99,14 @@ class Driver:
         copy = self._up if nbytes <= _TINY else self._slow.cuMemcpyHtoDAsync_v2
         return copy(target, source, nbytes, stream) == 0
 
-    def pageable_down(self, target: int, source: int, nbytes: int, stream: int) -> bool:
-        """Copy to ordinary memory behind what a stream does; returns when the bytes are there. False: it failed."""
-        slow = self._slow
-        return (slow.cuMemcpyDtoHAsync_v2(target, source, nbytes, stream) or slow.cuStreamSynchronize(stream)) == 0
+    def pageable_down(self, target: int, source: int, nbytes: int, stream: int, wait: bool) -> bool:
+        """Copy to ordinary memory behind what a stream does; returns when the bytes are there. False: it failed.
+
+        Into memory that may be pinned the driver copies later, unless it is told to ``wait``.
+        """
+        if self._slow.cuMemcpyDtoHAsync_v2(target, source, nbytes, stream):
+            return False
+        return not wait or self._slow.cuStreamSynchronize(stream) == 0
 
     def pin(self, address: int, nbytes: int) -> bool:
         """Lock memory in its place, so that GPUs reach it by themselves; tell whether the driver did."""

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ...core.array import Operand
-from ...core.crew import crew
 from ...core.host_memory import results
 from ...core.operation import Request
-from ...core.staging import BUFFERS, CHUNK, Slot, Stager, address_of
+from ...core.staging import BUFFERS, CHUNK, Slot, Stager, address_of, lanes_of_all
 from ...core.transfer import counters
 from . import memory
 from .device import dtype_of, index_of
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from ..base import Kernel, Plan
 
 LEAST = 8 << 20  # bytes of all operands and results together from which on pieces are worth it
-PIECE = 4 << 20  # bytes of the largest operand's piece
+PIECE = 8 << 20  # bytes of the largest operand's piece
 LANES = 2  # pieces that are on their way at once, each with threads of its own
 RING = 2  # pieces of one lane on the device
 
@@ -130,7 +129,7 @@ def flow(
     if lanes == 1:
         lane(iter(range(len(pieces))))
     else:
-        crew.share(len(pieces), lane, lanes)
+        lanes_of_all.share(len(pieces), lane, lanes)
 
 
 class Pieces:

@@ -175,11 +175,13 @@ def test_arrays_of_every_layout_become_tensors_with_one_counted_copy_at_most(nam
     assert np.shares_memory(tensor.numpy(), array) is (copies == 0 and array.size > 0)
 
 
-def test_gradients_with_scores_added_are_not_left_to_the_operator_in_half_precision():
-    for operation, mask, computed in (
-        (BACKWARD, Window(9), torch.float32), (BACKWARD, "array", torch.float32), (BACKWARD, Causal(), torch.float16),
-        (BACKWARD, None, torch.float16), (FAMILY, Window(9), torch.float16),
+def test_gradients_with_scores_added_or_parts_of_tiles_are_not_left_to_the_operator_in_half_precision():
+    for operation, mask, side, computed in (
+        (BACKWARD, Window(9), 64, torch.float32), (BACKWARD, "array", 64, torch.float32),
+        (BACKWARD, Causal(), 64, torch.float16), (BACKWARD, Causal(), 40, torch.float32),
+        (BACKWARD, None, 64, torch.float16), (BACKWARD, None, 40, torch.float32),
+        (FAMILY, Window(9), 40, torch.float16),
     ):  # fmt: skip
-        request = operation.sample(2, 40, 40, 16, "float16", mask)
+        request = operation.sample(2, side, side, 16, "float16", mask)
         kernel = attention_sdpa.SdpaKernel(request.operation.name, "efficient", "cpu")
         assert kernel.plan(on_host(request)).dtype is computed
