@@ -24,9 +24,13 @@ part() {  # part NAME SECONDS COMMAND...
 tests="-q --maxfail=25 --no-header -p no:cacheprovider --tb=short"
 part smoke 240 "$python" -m benchmarks.cuda_smoke
 part figures 110 "$python" -m benchmarks.cuda --quick --output "$out/cuda.json"
-if command -v compute-sanitizer >/dev/null; then
-  part sanitizer 120 compute-sanitizer --tool memcheck "$python" -m benchmarks.cuda_smoke scalars gradient
+sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -1)
+if [ -n "$sanitizer" ]; then
+  export PYTORCH_NO_CUDA_MEMORY_CACHING=1  # so that every tensor is an allocation of its own
+  part sanitizer 120 "$sanitizer" --tool memcheck --error-exitcode 9 "$python" -m benchmarks.gpu.own_kernels
+  unset PYTORCH_NO_CUDA_MEMORY_CACHING
 fi
+part steady 60 "$python" -m benchmarks.gpu.steady --output "$out/cuda-steady.json"
 part gather 90 "$python" -m pytest $tests tests/conformance/test_gather.py --backend cuda
 part reduce 90 "$python" -m pytest $tests tests/conformance/test_reduce.py --backend cuda
 part attention 240 "$python" -m pytest $tests tests/conformance/test_attention.py tests/conformance/test_attention_half.py tests/conformance/test_attention_extremes.py --backend cuda
