@@ -9,6 +9,7 @@ import torch
 import adaptive_compute as ac
 from adaptive_compute.core.array import call_key
 from adaptive_compute.core.dispatcher import dispatcher
+from adaptive_compute.core.errors import AdaptiveError
 
 CALLS = {
     "fft": ac.fft,
@@ -144,3 +145,14 @@ def test_keys_tell_what_decides_and_nothing_that_may_be_differentiated():
         assert call_key(x) is None
     assert call_key([1.0]) is None
     assert call_key(np.float64(1)) is None
+
+
+def test_gathers_by_topologies_of_one_size_read_what_each_says():
+    x = np.arange(12.0).reshape(4, 3)
+    for index in ([0, 1, 2], [3, 3, 0], [2, 0, 1]):
+        for axis, size in ((0, 4), (1, 3)):
+            topology = ac.Topology.from_index(np.minimum(index, size - 1), size)
+            for _ in range(2):
+                assert np.array_equal(ac.gather(x, topology, axis), np.take(x, topology.index, axis))
+    with pytest.raises(AdaptiveError, match="4"):
+        ac.gather(x, ac.Topology.from_index([0, 1, 2], 3), 0)

@@ -57,6 +57,13 @@ def gather(x: Any, topology_or_index: Any, axis: int = 0, *, tol: float | None =
     """
     if compiling():
         return in_graph("gather", "gather", x, topology_or_index, axis, tol=tol)
+    key = _known(x, topology_or_index, axis, tol)
+    call = None if key is None else dispatcher.fast.get(key)
+    if call is not None:
+        try:
+            return call(x, topology_or_index.index, None)
+        except (MemoryError, DeviceError):
+            pass  # the whole path hands over to the next candidate
     x, along = _operand(x, "x", axis)
     if is_abstract(topology_or_index):
         return _run_open(GATHER, x, along, topology_or_index, x.shape[along], "index", tol)
@@ -65,7 +72,18 @@ def gather(x: Any, topology_or_index: Any, axis: int = 0, *, tol: float | None =
         entries, operand = describe(topology_or_index).size, describe(x)
         check_fits(entries * (operand.nbytes // max(operand.shape[along], 1)), f"a result of {entries} entries")
     topology = _topology(topology_or_index, x.shape[along], f"x.shape[{along}]", "index", x)
-    return _run(GATHER, x, along, topology, tol)
+    result = _run(GATHER, x, along, topology, tol)
+    if key is not None:
+        dispatcher.bind(key, GATHER, IndexParams(along, topology.size, False, 1), (x, topology.index, None), tol)
+    return result
+
+
+def _known(x: Any, topology: Any, axis: Any, tol: Any) -> tuple[Any, ...] | None:
+    """Return all that decides how a gather by a compiled index is run; None where the call must be checked."""
+    known = call_key(x)
+    if known is None or type(topology) is not IndexTopology or type(axis) is not int or tol is not None:
+        return None
+    return "gather", known, axis, topology.size, topology.entries, _settings.current()
 
 
 def scatter_add(
