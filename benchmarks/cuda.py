@@ -147,9 +147,11 @@ def transfers(quick: bool) -> dict[str, Any]:
     backend = registry.require("cuda")
     for nbytes in (1 << 12, 1 << 20, 1 << 23, 1 << 25, 1 << 28):
         host = torch.randint(0, 255, (nbytes,), dtype=torch.uint8)
-        array = host.numpy()
+        array = host.numpy()  # of torch's memory, which is never locked: it goes through buffers each time
+        owned = array.copy()  # of NumPy's, which is locked once it was moved often enough
         there = host.cuda()
-        reused = np.empty_like(array)
+        plain = torch.zeros_like(host)
+        reused, reused_owned = plain.numpy(), np.zeros_like(array)
         pinned = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
         pinned.copy_(host)
         target = torch.empty_like(there)
@@ -158,6 +160,7 @@ def transfers(quick: bool) -> dict[str, Any]:
             {
                 "torch": host.cuda,
                 "ours": lambda: backend.upload(array, DEVICE),
+                "ours from an array moved before": lambda: backend.upload(owned, DEVICE),
                 "pinned link": lambda: target.copy_(pinned, non_blocking=True),
             },
             rounds,
@@ -165,14 +168,16 @@ def transfers(quick: bool) -> dict[str, Any]:
         down = on_host(
             {
                 "torch": there.cpu,
-                "torch into a reused buffer": lambda: torch.from_numpy(reused).copy_(there),
+                "torch into a reused buffer": lambda: plain.copy_(there),
                 "ours into a reused buffer": lambda: link.download(there, reused),
+                "ours into an array moved before": lambda: link.download(there, reused_owned),
                 "ours": lambda: backend.download(there),
                 "pinned link": lambda: pinned.copy_(there, non_blocking=True),
             },
             rounds,
         )
         assert np.array_equal(reused, array)
+        assert np.array_equal(reused_owned, array)
         found[str(nbytes)] = {"up": figures_of(up), "down": figures_of(down)}
         for way, samples in (("up", up), ("down", down)):
             shown = ", ".join(
