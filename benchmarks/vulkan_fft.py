@@ -4,7 +4,8 @@ Complex64 transforms of the last axis, batches that fill ``--points`` points (2^
 by timestamps (Vulkan) and CUDA events around several calls (cuFFT), medians after warm-up. GB/s count one read and one
 write of the batch a transform; a transform of two passes can reach half of the copy. Every result is checked first,
 some lines against NumPy in float64. Variants (radices, threads, lines together, cuts of long transforms) are timed as
-well unless ``--no-search`` is given. VkFFT's figures were taken before, on an H200.
+well unless ``--no-search`` is given. Each length is set beside cuFFT in the same run and beside VkFFT's figure, which
+was taken before, on another card, so that both are given as they are and as shares of their card's copy.
 
     python -m benchmarks.vulkan_fft [--points 67108864] [--no-search] [--quick] [--output FILE.json]
 """
@@ -34,7 +35,9 @@ LENGTHS = (
     64, 128, 256, 512, 1024, 2048, 4096, 8192, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24,
     729, 2187, 625, 3125, 343, 2401, 1000, 1536, 6000, 44100, 10007, 100003,
 )  # fmt: skip
-# VkFFT 1.3.4, its Vulkan backend, GB/s in the same units, measured on an H200 (device copy 4250 GB/s).
+# Not measured by this program: its own plans at default settings, resident batches of 512 MiB, GPU time by timestamps.
+VKFFT_COPY = 4250.0
+VKFFT = {"version": "1.3.4", "backend": "Vulkan", "card": "NVIDIA H200", "copy": VKFFT_COPY, "batch_bytes": 512 << 20}
 VKFFT_H200 = {
     64: 1300, 256: 1300, 1024: 1204, 4096: 2004, 1 << 14: 1467, 1 << 16: 876, 1 << 18: 771, 1 << 20: 640, 1 << 22: 703,
     1 << 24: 586, 729: 1329, 1000: 2704, 3125: 1757, 6000: 1367, 44100: 531, 10007: 254, 100003: 250,
@@ -226,6 +229,7 @@ def main() -> int:
         row: dict[str, Any] = {"n": n, "cufft": against(n) if against is not None else None}
         row["vkfft_h200"] = VKFFT_H200.get(n)
         row["default"] = measured(owner, data, host, n, options.rounds)
+        row |= beside(row["default"]["gigabytes_per_second"], copy, row["cufft"], row["vkfft_h200"])
         rows.append(row)
         show(n, "default", row["default"], row["cufft"])
     write(options, owner, copy, rows)
@@ -249,20 +253,32 @@ def main() -> int:
             show(row["n"], name, row["variants"][name], row["cufft"])
         write(options, owner, copy, rows)
     print(
-        f"\n{'N':>9s} {'GB/s':>6s} {'cuFFT':>6s} {'ratio':>5s} {'of copy':>7s} {'VkFFT*':>6s} {'error':>8s}  "
-        "best variant"
+        f"\n{'N':>9s} {'GB/s':>6s} {'cuFFT':>6s} {'share':>6s} {'of copy':>7s} {'VkFFT*':>6s} {'ratio':>6s} "
+        f"{'by copy':>7s} {'error':>8s}  best variant"
     )
     for row in rows:
         own, them = row["default"]["gigabytes_per_second"], row["cufft"]
         best = max(row.get("variants", {}).items(), key=lambda v: v[1]["gigabytes_per_second"], default=None)
         print(
-            f"{row['n']:9d} {own:6.0f} {them or 0:6.0f} {own / them if them else 0:5.2f} "
-            f"{own / copy if copy else 0:7.2f} {row['vkfft_h200'] or 0:6.0f} {row['default']['error']:8.1e}  "
-            + (f"{best[0]} {best[1]['gigabytes_per_second']:.0f}" if best else "")
+            f"{row['n']:9d} {own:6.0f} {them or 0:6.0f} {_percent(row['share_of_cufft'])} "
+            f"{_percent(own / copy if copy else None):>7s} {row['vkfft_h200'] or 0:6.0f} "
+            f"{_times(row['ratio_to_vkfft'])} {_times(row['ratio_to_vkfft_by_copy']):>7s} "
+            f"{row['default']['error']:8.1e}  " + (f"{best[0]} {best[1]['gigabytes_per_second']:.0f}" if best else "")
         )
-    print("* measured before, on an H200")
+    print(
+        f"* VkFFT {VKFFT['version']}, {VKFFT['backend']}, on an {VKFFT['card']} (copy {VKFFT['copy']:.0f} GB/s), before"
+    )
     print(f"took {time.perf_counter() - began:.0f} s")
     return 0 if all(row["default"]["error"] <= 6e-7 for row in rows) else 1
+
+
+def beside(own: float, copy: float | None, cufft: float | None, vkfft: float | None) -> dict[str, float | None]:
+    """Return a figure's share of cuFFT's, its ratio to VkFFT's, and that of both as shares of their card's copy."""
+    return {
+        "share_of_cufft": own / cufft if cufft else None,
+        "ratio_to_vkfft": own / vkfft if vkfft else None,
+        "ratio_to_vkfft_by_copy": own / copy / (vkfft / VKFFT_COPY) if vkfft and copy else None,
+    }
 
 
 def write(options: argparse.Namespace, owner: Any, copy: float | None, rows: list[dict[str, Any]]) -> None:
@@ -272,9 +288,18 @@ def write(options: argparse.Namespace, owner: Any, copy: float | None, rows: lis
     record = {
         "benchmark": "vulkan_fft", "command": f"python -m benchmarks.vulkan_fft {' '.join(sys.argv[1:])}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"), "device": owner.limits.name,
-        "driver": owner.limits.driver, "machine": machine(), "copy": copy, "points": options.points, "rows": rows,
+        "driver": owner.limits.driver, "machine": machine(), "copy": copy, "points": options.points, "vkfft": VKFFT,
+        "rows": rows,
     }  # fmt: skip
     options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _percent(share: float | None) -> str:
+    return f"{100 * share:5.0f}%" if share else "     -"
+
+
+def _times(ratio: float | None) -> str:
+    return f"{ratio:6.2f}" if ratio else "     -"
 
 
 def show(n: int, name: str, figures: dict[str, Any], cufft: float | None) -> None:

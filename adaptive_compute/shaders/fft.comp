@@ -20,12 +20,11 @@
 // variant: fft_convolve_2 -O0 -DSTAGES=2 -DFEW -DCONVOLVE
 // variant: fft_convolve_3 -O0 -DSTAGES=3 -DFEW -DCONVOLVE
 // variant: fft_convolve_5 -O0 -DSTAGES=5 -DFEW -DCONVOLVE
-// STAGES: as many as there are (5: four or five). FEW: fewer radices. CONVOLVE: transform, multiply by binding 5,
+// STAGES: as many as there are (5: four or five). FEW: fewer radices. CONVOLVE: transform, multiply by binding 4,
 // transform back: the middle of Bluestein's algorithm.
 //
-// Bindings: 0 source, 1 target, 2 roots of the stages, 3 roots between passes (E rows of A then L rows of B, each
-// TW_MOD long: exp(-2 pi i k q / n) = A[i][q] * B[t][q], k = t + place of register i), 4 factors by index (chirp),
-// 5 exp(-pi i k / LENGTH) for real transforms, or the filter.
+// Bindings: 0 source, 1 target, 2 roots of the stages, 3 factors by index (chirp), 4 exp(-pi i k / LENGTH) for real
+// transforms, or the filter. Roots between passes, exp(-2 pi i k q / TW_N) of point k in column q, are computed.
 // A line is the number of a transform; its four parts (lengths D0 (fastest), D1, D2) have strides A0.. in the source and
 // B0.. in the target. A point of a line has the index pos * MOD + (line / DIV) % MOD along the axis, and the address
 // base + index * STEP; indices from LENGTH on are zero. An inverse transform is a forward one with real and imaginary
@@ -48,9 +47,9 @@ layout(constant_id = 11) const uint PAD = 31;
 layout(constant_id = 12) const uint SHARED = 1;
 layout(constant_id = 13) const uint TOGETHER = 1;
 layout(constant_id = 14) const uint ROUNDS = 1;
-// Whether neighbouring threads are neighbours within a line (0) or of neighbouring lines (1).
-layout(constant_id = 15) const uint LOAD_ACROSS = 0;
-layout(constant_id = 16) const uint STORE_ACROSS = 0;
+// How many neighbouring threads are neighbours within a line before the next lines come: 1 or L.
+layout(constant_id = 15) const uint LOAD_BLOCK = 1;
+layout(constant_id = 16) const uint STORE_BLOCK = 1;
 layout(constant_id = 17) const uint D0 = 1;
 layout(constant_id = 18) const uint D1 = 1;
 layout(constant_id = 19) const uint A0 = 0;
@@ -79,10 +78,9 @@ layout(constant_id = 41) const float SCALE = 1.0;
 layout(constant_id = 42) const uint D2 = 1;
 layout(constant_id = 43) const uint A3 = 0;
 layout(constant_id = 44) const uint B3 = 0;
+layout(constant_id = 45) const uint TW_N = 1;
 
 const uint COMPLEX = 0, REAL = 1, PACKED = 2, MIRRORED = 3, HALF = 4;  // LOAD and STORE
-const uint CONJUGATE_IN = 1, SWAP_IN = 2, SWAP_OUT = 4, CONJUGATE_OUT = 8, FACTOR_IN = 16, FACTOR_OUT = 32;
-const uint CONJUGATE_FACTOR = 64;
 const uint AT_LOAD = 1, AT_STORE = 2;  // TWIDDLE
 const uint PAIRS = 0, FLOAT16 = 1, BFLOAT16 = 2;  // STORAGE; 3: float32
 
@@ -92,51 +90,26 @@ layout(set = 0, binding = 0) readonly buffer SourceBits { uint source_bits[]; };
 layout(set = 0, binding = 1) writeonly buffer Target { vec2 target[]; };
 layout(set = 0, binding = 1) writeonly buffer TargetReal { float target_real[]; };
 layout(set = 0, binding = 2) readonly buffer Roots { vec2 roots[]; };
-layout(set = 0, binding = 3) readonly buffer Between { vec2 between[]; };
-layout(set = 0, binding = 4) readonly buffer Factors { vec2 factors[]; };
-layout(set = 0, binding = 5) readonly buffer Extra { vec2 extra[]; };
+layout(set = 0, binding = 3) readonly buffer Factors { vec2 factors[]; };
+layout(set = 0, binding = 4) readonly buffer Extra { vec2 extra[]; };
 
-
+#define OF_SIDE(NAME) NAME
+const uint FIRST_ROOT = 0;
 #include "fft_butterflies.glsl"
+#include "fft_common.glsl"
+#include "fft_stages.glsl"
 
-const uint MOST = 32;  // points a thread
-// Transforms of R points that each thread makes in the stages; a thread's number may exceed what is left for it.
-const uint Q0 = N / R0, Q1 = N / R1, Q2 = N / R2, Q3 = N / R3, Q4 = N / R4;
-const uint C0 = (Q0 + L - 1) / L, C1 = (Q1 + L - 1) / L, C2 = (Q2 + L - 1) / L, C3 = (Q3 + L - 1) / L;
-const uint C4 = (Q4 + L - 1) / L;
-// Roots of stage s begin where those of the stages before end; stage 0 has none.
-const uint P1 = R0, P2 = P1 * R1, P3 = P2 * R2, P4 = P3 * R3;
-const uint LAST = R4 > 1 ? R4 : R3 > 1 ? R3 : R2 > 1 ? R2 : R1 > 1 ? R1 : R0;
-const uint CL = (N / LAST + L - 1) / L;
 // Indices that a pass may meet at its load. What can be decided here need not be asked of every point.
 const uint SPAN_IN = N * IN_MOD;
 // Half a spectrum has one bin more than the points it gives.
 const uint SPAN_BINS = SPAN_IN + (LOAD == 4 ? 1 : 0);
 
-shared float held[SHARED];
-vec2 v[MOST];
-uint c, t;  // this thread's line in the group and its place in it
 uint group;
-
-// Result or operand number i of a thread in a stage of this radix: its place in the line, N or more where it has none.
-uint offset(uint i, uint radix, uint count) { return (i % count) * L + (i / count) * (N / radix); }
-uint spot(uint i, uint radix, uint count) {
-    return count * L == N / radix || t + (i % count) * L < N / radix ? t + offset(i, radix, count) : N;
-}
-
-void place(uint across) {
-    uint id = gl_LocalInvocationID.x;
-    if (across != 0) { t = id / T; c = id % T; } else { c = id / L; t = id % L; }
-}
 
 uint address(uint line, uint s0, uint s1, uint s2, uint s3) {
     uint rest = line / D0, far = rest / D1;
     return (line % D0) * s0 + (rest % D1) * s1 + (far % D2) * s2 + (far / D2) * s3;
 }
-
-uint word(uint pos) { return c * PITCH + pos + (PAD < 31 ? pos >> PAD : 0); }
-
-vec2 conjugate(vec2 a) { return vec2(a.x, -a.y); }
 
 float real_at(uint at) {
     if (STORAGE == FLOAT16) {
@@ -175,123 +148,20 @@ vec2 point(uint base, uint index) {
     return x + y + vec2(-odd.y, odd.x);
 }
 
-// The root between passes of register i: A[i] * B[t]. Where the places of the registers rise evenly, four by four, A[i]
-// is A[i - i % 4] * A[i % 4]: fewer rows, which then stay in the cache. Registers come in order.
-vec2 coarse, fine[4];
-void begin_roots(uint rows, uint count, uint q) {
-    coarse = between[(rows + t) * TW_MOD + q];
-    if (rows > 4 && 4 % count == 0) {
-        [[unroll]] for (uint i = 1; i < 4; i++) fine[i] = between[i * TW_MOD + q];
-    }
-}
-vec2 root_between(uint i, uint rows, uint count, uint q) {
-    if (rows <= 4 || 4 % count != 0) return i == 0 ? coarse : times(coarse, between[i * TW_MOD + q]);
-    if (i % 4 != 0) return times(coarse, fine[i % 4]);
-    if (i > 0) coarse = times(between[(rows + t) * TW_MOD + q], between[i * TW_MOD + q]);
-    return coarse;
-}
-
 void load() {
     uint line = group * T + c;
     uint base = address(line, A0, A1, A2, A3);
     uint q = (line / IN_DIV) % IN_MOD, column = (line / TW_DIV) % TW_MOD;
     bool live = LINES % T == 0 || line < LINES;
-    if (TWIDDLE == AT_LOAD) begin_roots(C0 * R0, C0, column);
+    if (TWIDDLE == AT_LOAD) begin_roots(R0, C0, column, TW_N);
     [[unroll]] for (uint i = 0; i < C0 * R0; i++) {
         uint pos = spot(i, R0, C0), index = pos * IN_MOD + q;
         bool there = live && (C0 * L * R0 == N || pos < N) && (LENGTH >= SPAN_IN || index < LENGTH);
         v[i] = there ? point(base, index) : vec2(0.0);
         if ((FLAGS & SWAP_IN) != 0) v[i] = v[i].yx;
         if ((FLAGS & FACTOR_IN) != 0) v[i] = times(v[i], factors[min(index, LENGTH - 1)]);
-        if (TWIDDLE == AT_LOAD) v[i] = times(v[i], root_between(i, C0 * R0, C0, column));
+        if (TWIDDLE == AT_LOAD) v[i] = times(v[i], root_between(i, R0, C0, column, TW_N));
     }
-}
-
-// The transforms of R points of a stage; p is the product of the radices before.
-#define BUTTERFLIES(R) \
-void butterflies##R(uint p, uint first) { \
-    const uint COUNT = (N / R + L - 1) / L; \
-    [[unroll]] for (uint b = 0; b < COUNT; b++) { \
-        vec2 x[R]; \
-        [[unroll]] for (uint r = 0; r < R; r++) x[r] = v[b + COUNT * r]; \
-        if (p > 1) { \
-            uint at = first + (t + b * L) % p; \
-            [[unroll]] for (uint r = 1; r < R; r++) x[r] = times(x[r], roots[at + (r - 1) * p]); \
-        } \
-        dft##R(x); \
-        [[unroll]] for (uint r = 0; r < R; r++) v[b + COUNT * r] = x[r]; \
-    } \
-}
-// Radices that this binary offers: the fewer, the sooner a driver has a pipeline.
-#ifdef FEW
-#define EACH(ONE) ONE(2) ONE(3) ONE(4) ONE(5) ONE(7) ONE(8) ONE(16)
-#else
-#define EACH(ONE) ONE(2) ONE(3) ONE(4) ONE(5) ONE(6) ONE(7) ONE(8) ONE(9) ONE(10) ONE(11) ONE(12) ONE(13) ONE(14) \
-    ONE(15) ONE(16) ONE(25) ONE(27) ONE(32)
-#endif
-EACH(BUTTERFLIES)
-void butterflies1(uint p, uint first) {}
-#define CHOICE(R) if (radix == R) butterflies##R(p, first);
-void STAGE(uint radix, uint p, uint first) {
-    EACH(CHOICE)
-}
-
-void give(uint i, uint at, uint part) {
-    if (TOGETHER != 0) {
-        held[at] = v[i].x;
-        held[at + SHARED / 2] = v[i].y;
-    } else held[at] = v[i][part];
-}
-
-// Hands the results of a stage (radix, p: product of the radices before) to the threads that need them in the next,
-// which may be arranged in the other way.
-#define EXCHANGE(RADIX, COUNT, P, NEXT_RADIX, NEXT_COUNT, BEFORE, AFTER) { \
-    const uint PARTS = TOGETHER != 0 ? 1 : 2, PIECE = N / ROUNDS; \
-    vec2 next[MOST]; \
-    [[unroll]] for (uint part = 0; part < PARTS; part++) { \
-        [[unroll]] for (uint round = 0; round < ROUNDS; round++) { \
-            if (BEFORE != AFTER) place(BEFORE); \
-            barrier(); \
-            [[unroll]] for (uint i = 0; i < COUNT * RADIX; i++) { \
-                uint j = t + (i % COUNT) * L; \
-                uint at = (j / (P)) * ((P) * RADIX) + j % (P) + (i / COUNT) * (P) - round * PIECE; \
-                if ((COUNT * L * RADIX == N || j < N / RADIX) && (ROUNDS == 1 || at < PIECE)) give(i, word(at), part); \
-            } \
-            barrier(); \
-            if (BEFORE != AFTER) place(AFTER); \
-            [[unroll]] for (uint i = 0; i < NEXT_COUNT * NEXT_RADIX; i++) { \
-                if (i / NEXT_COUNT * ROUNDS / NEXT_RADIX != round) continue; \
-                uint at = spot(i, NEXT_RADIX, NEXT_COUNT); \
-                if (at >= N) continue; \
-                at = word(at - round * PIECE); \
-                if (TOGETHER != 0) next[i] = vec2(held[at], held[at + SHARED / 2]); \
-                else next[i][part] = held[at]; \
-            } \
-        } \
-    } \
-    [[unroll]] for (uint i = 0; i < NEXT_COUNT * NEXT_RADIX; i++) v[i] = next[i]; \
-}
-
-#if STAGES > 1
-#define STAGE_1(B, A) EXCHANGE(R0, C0, 1, R1, C1, B, A) STAGE(R1, P1, 0);
-#else
-#define STAGE_1(B, A)
-#endif
-#if STAGES > 2
-#define STAGE_2(A) EXCHANGE(R1, C1, P1, R2, C2, A, A) STAGE(R2, P2, P2 - P1);
-#else
-#define STAGE_2(A)
-#endif
-#if STAGES > 3
-#define STAGE_3(A) if (R3 > 1) { EXCHANGE(R2, C2, P2, R3, C3, A, A) STAGE(R3, P3, P3 - P1); }
-#define STAGE_4(A) if (R4 > 1) { EXCHANGE(R3, C3, P3, R4, C4, A, A) STAGE(R4, P4, P4 - P1); }
-#else
-#define STAGE_3(A)
-#define STAGE_4(A)
-#endif
-#define TRANSFORM(BEFORE, AFTER) { \
-    STAGE(R0, 1, 0); \
-    STAGE_1(BEFORE, AFTER) STAGE_2(AFTER) STAGE_3(AFTER) STAGE_4(AFTER) \
 }
 
 void put(uint base, uint index, vec2 x) {
@@ -340,12 +210,12 @@ void store() {
     uint q = (line / OUT_DIV) % OUT_MOD, column = (line / TW_DIV) % TW_MOD;
     if (STORE == HALF) separate();
     if (LINES % T != 0 && line >= LINES) return;
-    if (TWIDDLE == AT_STORE) begin_roots(CL * LAST, CL, column);
+    if (TWIDDLE == AT_STORE) begin_roots(LAST, CL, column, TW_N);
     [[unroll]] for (uint i = 0; i < CL * LAST; i++) {
         uint pos = spot(i, LAST, CL), index = pos * OUT_MOD + q;
         if (CL * L * LAST != N && pos >= N || KEPT < N * OUT_MOD && index >= KEPT) continue;
         vec2 x = v[i];
-        if (TWIDDLE == AT_STORE) x = times(x, root_between(i, CL * LAST, CL, column));
+        if (TWIDDLE == AT_STORE) x = times(x, root_between(i, LAST, CL, column, TW_N));
         if ((FLAGS & FACTOR_OUT) != 0) {
             vec2 f = factors[index];
             x = times(x, (FLAGS & CONJUGATE_FACTOR) != 0 ? conjugate(f) : f);
@@ -361,9 +231,9 @@ void store() {
 void main() {
     group = gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x;
     if (group * T >= LINES) return;
-    place(LOAD_ACROSS);
+    place(LOAD_BLOCK);
     load();
-    TRANSFORM(LOAD_ACROSS, STORE_ACROSS)
+    TRANSFORM(LOAD_BLOCK, STORE_BLOCK)
 #ifdef CONVOLVE
     uint row = ((group * T + c) / TW_DIV) % TW_MOD;
     [[unroll]] for (uint i = 0; i < CL * LAST; i++) {
@@ -371,8 +241,8 @@ void main() {
         if (k < N) v[i] = times(v[i], extra[row * N + k]).yx;
     }
     // Where the last radix is not the first, the points must change hands once more.
-    if (LAST != R0) EXCHANGE(LAST, CL, N / LAST, R0, C0, STORE_ACROSS, STORE_ACROSS)
-    TRANSFORM(STORE_ACROSS, STORE_ACROSS)
+    if (LAST != R0) EXCHANGE(LAST, CL, N / LAST, R0, C0, STORE_BLOCK, STORE_BLOCK)
+    TRANSFORM(STORE_BLOCK, STORE_BLOCK)
 #endif
     store();
 }

@@ -29,13 +29,15 @@ class Arrangement:
 class Shape(NamedTuple):
     """What a device's measurements may choose.
 
-    Threads of a workgroup, the most lines together where neighbouring threads are neighbouring lines, and bytes of
-    shared memory up to which real and imaginary parts are exchanged together.
+    Threads of a workgroup, the most lines together where neighbouring threads are neighbouring lines, bytes of shared
+    memory up to which real and imaginary parts are exchanged together; for two passes in one dispatch, how many
+    bytes the first is ahead of the second (0: passes are dispatches of their own).
     """
 
     threads: int = 256
     widest: int = 16
     together: int = 16 << 10
+    ahead: int = 0
 
 
 SHAPE = Shape()

@@ -33,11 +33,6 @@ class Stages(NamedTuple):
         """Points that a thread holds at most."""
         return max(self.rounds(r) * r for r in self.radices)
 
-    def offsets(self, radix: int) -> np.ndarray:
-        """Return the places of a thread's points relative to its own number, in the order of its registers."""
-        rounds = self.rounds(radix)
-        return np.arange(radix).repeat(rounds) * (self.n // radix) + np.tile(np.arange(rounds), radix) * self.threads
-
 
 # What was measured to be quicker than what the costs below choose, on an H100: radices and threads of a length that is
 # transformed at once and of one that is a pass of a longer one; lengths of the passes.
@@ -112,13 +107,6 @@ def roots(steps: np.ndarray, n: int) -> np.ndarray:
     """Return exp(-2 pi i step / n) as float32 pairs: reduced in integers, computed in float64."""
     angles = (steps % n) * (2.0 * np.pi / n)
     return np.stack([np.cos(angles), -np.sin(angles)], -1).astype(np.float32)
-
-
-def between_passes(first: np.ndarray, threads: int, columns: int, n: int) -> np.ndarray:
-    """Return A and B with exp(-2 pi i k q / n) = A[i, q] B[t, q] for k = t + first[i], one under the other."""
-    q = np.arange(columns, dtype=np.int64)
-    rows = np.concatenate([first, np.arange(threads)]).astype(np.int64)
-    return roots(np.outer(rows, q), n)
 
 
 def real_roots(half: int) -> np.ndarray:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from . import fft_plan
+from . import fft_pair, fft_plan
 from .fft_group import SHAPE, Shape, arrangement
 from .fft_plan import Stages
 from .limits import Limits
@@ -18,6 +17,7 @@ from .program import Buffer, Builder, spread_groups
 COMPLEX, REAL, PACKED, MIRRORED, HALF = range(5)  # how points stand in memory; the shader's LOAD and STORE
 CONJUGATE_IN, SWAP_IN, SWAP_OUT, CONJUGATE_OUT, FACTOR_IN, FACTOR_OUT, CONJUGATE_FACTOR = (1 << i for i in range(7))
 AT_LOAD, AT_STORE = 1, 2
+FACTORS, EXTRA = 3, 4  # bindings of the tables that only some passes have
 STORAGE = {"complex64": 0, "float16": 1, "bfloat16": 2, "float32": 3}
 
 
@@ -58,6 +58,7 @@ class Pass:
     storage: int = 0
     flags: int = 0
     scale: float = 1.0
+    between_n: int = 1
     shader: str = "fft"
     tables: dict[int, Buffer] = field(default_factory=dict)
 
@@ -66,14 +67,15 @@ class Pass:
         s = self.stages
         group = arrangement(s, any(self.across), self.lines, self.store == HALF, limits, shape)
         roots = b.table(fft_plan.stage_roots(s))
-        buffers = [source, target, *(self.tables.get(i, roots) for i in (2, 3, 4, 5))]
+        buffers = [source, target, roots, *(self.tables.get(i, roots) for i in (FACTORS, EXTRA))]
         radices = (*s.radices, 1, 1, 1, 1)[:5]
+        blocks = [1 if across else s.threads for across in self.across]
         constants = [
             group.lines * s.threads, self.lines, group.lines, s.n, s.threads, *radices, group.pitch, group.pad,
-            group.words, int(group.together), group.rounds, *self.across, *self.lengths[:2], *self.source[:3],
+            group.words, int(group.together), group.rounds, *blocks, *self.lengths[:2], *self.source[:3],
             self.step[0], *self.inside, self.valid, self.load, self.storage, *self.target[:3], self.step[1],
             *self.outside, self.kept, self.store, *self.between, self.twiddle, self.flags, self.length,
-            float(self.scale), self.lengths[2], self.source[3], self.target[3],
+            float(self.scale), self.lengths[2], self.source[3], self.target[3], self.between_n,
         ]  # fmt: skip
         count = len(s.radices)
         groups = spread_groups(-(-self.lines // group.lines))
@@ -148,13 +150,16 @@ def along(b: Builder, source: Buffer, target: Buffer, axis: Axis, limits: Limits
     """Add the dispatches of one axis. Source and target may be the same buffer where both lie alike."""
     words, threads = limits.shared_memory // 4, limits.invocations
     cut = fft_plan.passes(axis.n, words, threads)
-    if cut is None:
+    pair = fft_pair.choose(axis.n, limits, shape) if _plain(axis) else None
+    if pair is not None:
+        _paired(b, source, target, axis, pair, limits, shape)
+    elif cut is None:
         _bluestein(b, source, target, axis, limits, shape)
     elif axis.target.kind == HALF and (len(cut) > 1 or axis.n > words):
         # The bins that must be mixed lie in different workgroups.
         spectrum = b.scratch(8 * axis.n * axis.lines)
         plain = replace(axis, target=Side(COMPLEX, axis.n * axis.inner, axis.n), conjugate=0, scale=1.0)
-        _passes(b, source, spectrum, plain, cut, limits, shape)
+        along(b, source, spectrum, plain, limits, shape)
         _separate(b, spectrum, target, axis)
     else:
         _passes(b, source, target, axis, cut, limits, shape)
@@ -181,6 +186,38 @@ def _flags(axis: Axis) -> tuple[int, int]:
     )
 
 
+def _plain(axis: Axis) -> bool:
+    """Tell whether source and target are whole lines of complex points, one after the other."""
+    sides = (axis.source, axis.target)
+    return axis.inner == 1 and all(s == Side(COMPLEX, axis.n, axis.n) for s in sides)
+
+
+def _paired(
+    b: Builder, source: Buffer, target: Buffer, axis: Axis, pair: fft_pair.Pair, limits: Limits, shape: Shape
+) -> None:
+    """Add a transform whose last two passes are one dispatch, with a pass before them where the pair has one."""
+    into, out = _flags(axis)
+    if pair.first > 1:
+        scratch = b.scratch(8 * axis.n * axis.lines)
+        part = fft_plan.part(pair.first)
+        assert part is not None
+        _first(axis, part, {}).add(b, source, scratch, limits, shape)
+        source, into = scratch, 0
+    fft_pair.add(b, source, target, pair, axis.before * pair.first, into | out, axis.scale, limits, shape)
+
+
+def _first(axis: Axis, s: Stages, tables: dict[int, Buffer]) -> Pass:
+    """Return the first of several passes, into scratch."""
+    n, inner, many, rest = axis.n, axis.inner, max(axis.before, 1), axis.n // s.n
+    x = axis.source
+    one = Pass(
+        s, axis.lines * rest, (1, 1), (inner, rest, many), (1, 0, x.pitch, 0), (1, 0, n * inner, 0), (inner, inner),
+        (inner, rest), (inner, rest), (inner, rest), AT_STORE, kept=n, flags=_flags(axis)[0], tables=tables,
+        load=x.kind, valid=x.count, storage=x.storage, length=n,
+    )  # fmt: skip
+    return _with_twiddle(one, n, AT_STORE)
+
+
 def _passes(
     b: Builder, source: Buffer, target: Buffer, axis: Axis, cut: tuple[int, ...], limits: Limits, shape: Shape
 ) -> None:
@@ -188,7 +225,7 @@ def _passes(
     into, out = _flags(axis)
     n, inner, x, y = axis.n, axis.inner, axis.source, axis.target
     ends: dict[str, Any] = {"load": x.kind, "valid": x.count, "storage": x.storage, "length": n}
-    real = {5: b.table(fft_plan.real_roots(n))} if HALF in (x.kind, y.kind) else {}
+    real = {EXTRA: b.table(fft_plan.real_roots(n))} if HALF in (x.kind, y.kind) else {}
     made = [fft_plan.stages(m) if len(cut) == 1 else fft_plan.part(m) for m in cut]
     parts = [s for s in made if s is not None]
     if len(parts) == 1:
@@ -203,12 +240,7 @@ def _passes(
     rest = n // cut[0]
     many = max(axis.before, 1)
     scratch = b.scratch(8 * n * axis.lines)
-    one = Pass(
-        parts[0], axis.lines * rest, (1, 1), (inner, rest, many), (1, 0, x.pitch, 0), (1, 0, n * inner, 0),
-        (inner, inner), (inner, rest), (inner, rest), (inner, rest), AT_STORE, kept=n, flags=into, tables=real,
-        **ends,
-    )  # fmt: skip
-    _with_twiddle(one, b, n, AT_STORE).add(b, source, scratch, limits, shape)
+    _first(axis, parts[0], real).add(b, source, scratch, limits, shape)
     if len(parts) == 3:
         tail = cut[2]
         two = Pass(
@@ -216,7 +248,7 @@ def _passes(
             (1, 0, rest * inner, 0), (inner, inner), (inner, tail), (inner, tail), (inner, tail), AT_STORE,
             valid=rest, kept=rest, length=rest,
         )  # fmt: skip
-        _with_twiddle(two, b, rest, AT_STORE).add(b, scratch, scratch, limits, shape)
+        _with_twiddle(two, rest, AT_STORE).add(b, scratch, scratch, limits, shape)
         lengths = (inner, cut[0], cut[1])
         strides = (1, rest * inner, tail * inner, n * inner)
         ordered = cut[0] * cut[1]
@@ -234,19 +266,10 @@ def _passes(
     end.add(b, scratch, target, limits, shape)
 
 
-def _with_twiddle(one: Pass, b: Builder, n: int, when: int) -> Pass:
+def _with_twiddle(one: Pass, n: int, when: int) -> Pass:
     """Return the pass with the roots between passes of an n-point transform."""
-    s = one.stages
-    radix = s.radices[0] if when == AT_LOAD else s.radices[-1]
-    table = _between(s, radix, one.between[1], n)
-    one.tables = {**one.tables, 3: b.table(table)}
-    one.twiddle = when
+    one.twiddle, one.between_n = when, n
     return one
-
-
-@lru_cache(maxsize=16)
-def _between(s: Stages, radix: int, columns: int, n: int) -> np.ndarray:
-    return fft_plan.between_passes(s.offsets(radix), s.threads, columns, n)
 
 
 def _separate(b: Builder, spectrum: Buffer, target: Buffer, axis: Axis) -> None:
@@ -282,7 +305,7 @@ def _bluestein(b: Builder, source: Buffer, target: Buffer, axis: Axis, limits: L
         one = Pass(
             parts[-1], axis.lines, (int(inner > 1),) * 2, (inner, many, 1), (1, x.pitch, 0, 0), (1, y.pitch, 0, 0),
             (inner, inner), flags=into | FACTOR_IN | out, shader="fft_convolve",
-            tables={4: chirp, 5: b.table(_pairs(spectrum))}, **ends, **finish,
+            tables={FACTORS: chirp, EXTRA: b.table(_pairs(spectrum))}, **ends, **finish,
         )  # fmt: skip
         one.add(b, source, target, limits, shape)
         return
@@ -293,21 +316,21 @@ def _bluestein(b: Builder, source: Buffer, target: Buffer, axis: Axis, limits: L
     one = Pass(
         parts[0], axis.lines * columns, (1, 1), (inner, columns, many), (1, 0, x.pitch, 0), (1, 0, m * inner, 0),
         (inner, inner), (inner, columns), (inner, columns), (inner, columns), kept=m, flags=into | FACTOR_IN,
-        tables={4: chirp}, **ends,
+        tables={FACTORS: chirp}, **ends,
     )  # fmt: skip
-    _with_twiddle(one, b, m, AT_STORE).add(b, source, scratch, limits, shape)
+    _with_twiddle(one, m, AT_STORE).add(b, source, scratch, limits, shape)
     middle = Pass(
         parts[1], axis.lines * rows, (int(inner > 1),) * 2, (inner, many * rows, 1), (1, columns * inner, 0, 0),
         (1, columns * inner, 0, 0), (inner, inner), between=(inner, rows), valid=columns, length=columns,
-        kept=columns, shader="fft_convolve", tables={5: filtered},
+        kept=columns, shader="fft_convolve", tables={EXTRA: filtered},
     )  # fmt: skip
     middle.add(b, scratch, scratch, limits, shape)
     last = Pass(
         parts[0], axis.lines * columns, (1, 1), (inner, columns, many), (1, 0, m * inner, 0), (1, 0, y.pitch, 0),
         (inner, inner), (inner, columns), (inner, columns), (inner, columns), valid=m, length=m, flags=out,
-        tables={4: chirp}, **finish,
+        tables={FACTORS: chirp}, **finish,
     )  # fmt: skip
-    _with_twiddle(last, b, m, AT_LOAD).add(b, scratch, target, limits, shape)
+    _with_twiddle(last, m, AT_LOAD).add(b, scratch, target, limits, shape)
 
 
 def _pairs(values: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ class Limits:
     """One device: what it is and how much it takes. Sizes are in bytes.
 
     ``shuffle`` is the fewest invocations of a subgroup in which they can read each other's values; 0 where they cannot.
+    ``waits`` says that workgroups may wait for each other although the driver is not known for it.
     """
 
     name: str
@@ -43,11 +44,17 @@ class Limits:
     timestamp_period: float
     float64: bool
     shuffle: int = 0
+    waits: bool = False
 
     @property
     def software(self) -> bool:
         """True for a driver that computes on the processor."""
         return self.kind == "software"
+
+    @property
+    def fair(self) -> bool:
+        """True where workgroups that run are known to go on while others wait for them; Vulkan promises it nowhere."""
+        return self.waits or self.driver.startswith("NVIDIA")
 
     @property
     def largest(self) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import adaptive_compute as ac
-from adaptive_compute.backends.vulkan import fft, fft_plan, fft_steps, tuning
+from adaptive_compute.backends.vulkan import fft, fft_group, fft_plan, fft_steps, tuning
 from adaptive_compute.backends.vulkan.array import VulkanArray, upload
 from adaptive_compute.backends.vulkan.limits import devices
 from adaptive_compute.backends.vulkan.program import Builder
@@ -34,12 +34,12 @@ def planned(monkeypatch, passes, stages=()):
         cache.cache_clear()
 
 
-def transformed(x, shaders, forward=True):
+def transformed(x, shaders, forward=True, shape=fft_group.SHAPE):
     """Transform the last axis of an array by a program of these shaders."""
     owner, (batch, n) = runtime(DEVICE), x.shape
     b = Builder()
     axis = fft_steps.complex_axis(n, batch, 1, forward, 1.0)
-    fft_steps.along(b, b.operand(0, x.nbytes), b.result(0, x.nbytes), axis, owner.limits)
+    fft_steps.along(b, b.operand(0, x.nbytes), b.result(0, x.nbytes), axis, owner.limits, shape)
     program = b.program()
     assert [step.shader for step in program.steps] == shaders
     (memory,) = owner.run_resident(program, [upload(x, DEVICE).memory])
