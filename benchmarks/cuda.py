@@ -147,7 +147,7 @@ def transfers(quick: bool) -> dict[str, Any]:
     backend = registry.require("cuda")
     for nbytes in (1 << 12, 1 << 20, 1 << 23, 1 << 25, 1 << 28):
         host = torch.randint(0, 255, (nbytes,), dtype=torch.uint8)
-        array = host.numpy()  # of torch's memory, which is never locked: it goes through buffers each time
+        array = host.numpy()  # torch's memory is never locked: it goes through buffers each time
         owned = array.copy()  # of NumPy's, which is locked once it was moved often enough
         there = host.cuda()
         plain = torch.zeros_like(host)

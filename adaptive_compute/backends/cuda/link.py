@@ -227,10 +227,10 @@ _likes: dict[tuple[str, tuple[int, ...], np.dtype], tuple[Any, int]] = {}
 
 
 def quick_up(host: np.ndarray, device: str) -> Any:
-    """Copy a small array that owns its memory, of a shape and dtype that was met; None where more must be looked at."""
+    """Copy a small contiguous array of a shape and dtype that was met; None where more must be looked at."""
     key = device, host.shape, host.dtype
     known = _likes.get(key)
-    if host.base is not None or not host.flags.c_contiguous or is_constant(host):
+    if not host.flags.c_contiguous or is_constant(host):
         return None
     import torch
 
@@ -246,7 +246,10 @@ def quick_up(host: np.ndarray, device: str) -> Any:
         return None
     result = torch.empty_like(like, memory_format=torch.contiguous_format)
     address: int = host.__array_interface__["data"][0]
-    return result if driver().pageable_up(result.data_ptr(), address, host.nbytes, stream_pointer(index)) else None
+    # Memory that an array has for itself and that is small was not pinned by anybody.
+    wait = host.base is not None
+    copied = driver().pageable_up(result.data_ptr(), address, host.nbytes, stream_pointer(index), wait)
+    return result if copied else None
 
 
 def _small_up(tensor: Any, nbytes: int, index: int) -> Any:
@@ -257,7 +260,7 @@ def _small_up(tensor: Any, nbytes: int, index: int) -> Any:
     if not nbytes or not tensor.is_contiguous() or torch._C._cuda_getDevice() != index or tensor.is_pinned():
         return tensor.to(_device(index))
     result = torch.empty(tensor.shape, dtype=tensor.dtype, device=_device(index))
-    if not driver().pageable_up(result.data_ptr(), tensor.data_ptr(), nbytes, stream_pointer(index)):
+    if not driver().pageable_up(result.data_ptr(), tensor.data_ptr(), nbytes, stream_pointer(index), False):
         result.copy_(tensor)  # this thread has no context yet
     return result
 

@@ -94,10 +94,15 @@ class Driver:
         """Start copying from the GPU to pinned memory, and record an event behind it."""
         self._check(self._down(target, source, nbytes, stream) or self._record(event, stream))
 
-    def pageable_up(self, target: int, source: int, nbytes: int, stream: int) -> bool:
-        """Copy ordinary memory to the GPU behind what a stream does; returns when it was read. False: it failed."""
+    def pageable_up(self, target: int, source: int, nbytes: int, stream: int, wait: bool) -> bool:
+        """Copy ordinary memory to the GPU behind what a stream does; returns when it was read. False: it failed.
+
+        Memory that may be pinned the driver reads later, unless it is told to ``wait``.
+        """
         copy = self._up if nbytes <= _TINY else self._slow.cuMemcpyHtoDAsync_v2
-        return copy(target, source, nbytes, stream) == 0
+        if copy(target, source, nbytes, stream):
+            return False
+        return not wait or self._slow.cuStreamSynchronize(stream) == 0
 
     def pageable_down(self, target: int, source: int, nbytes: int, stream: int, wait: bool) -> bool:
         """Copy to ordinary memory behind what a stream does; returns when the bytes are there. False: it failed.

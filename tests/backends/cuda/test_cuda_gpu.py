@@ -309,3 +309,51 @@ def test_expressions_in_pieces():
     half = torch.randn(3000, 2000).to(torch.bfloat16)
     with ac.using("cuda"):
         assert torch.equal(ac.evaluate("2*x", x=half), 2 * half)
+
+
+@pytest.mark.parametrize("size", [1000, 1 << 18, 1 << 21])
+def test_the_caller_may_write_to_a_part_of_locked_memory_that_was_uploaded(backend, size):
+    whole = np.ones(16 << 20, np.uint8)
+    for _ in range(5):
+        backend.upload(whole, "cuda:0")
+    part = whole[4096 : 4096 + size]
+    for _ in range(3):
+        part[:] = 1
+        with torch.cuda.stream(torch.cuda.Stream()):
+            torch.cuda._sleep(20_000_000)
+            there = backend.upload(part, "cuda:0")
+            part[:] = 2
+            assert int((there == 1).sum()) == size
+    into = np.zeros(16 << 20, np.uint8)
+    for _ in range(5):
+        assert from_gpu(backend, torch.ones(16 << 20, dtype=torch.uint8, device="cuda"), into).all()
+    for _ in range(3):
+        with torch.cuda.stream(torch.cuda.Stream()):
+            x = torch.zeros(size, dtype=torch.uint8, device="cuda")
+            torch.cuda._sleep(20_000_000)
+            x += 7
+            assert (from_gpu(backend, x, into[:size]) == 7).all()
+
+
+def from_gpu(backend, tensor, out):
+    from adaptive_compute.backends.cuda import link
+
+    return link.download(tensor, out)
+
+
+def test_small_arrays_of_a_shape_that_was_met_before(backend):
+    rng = np.random.default_rng(0)
+    for shape in ((), (1,), (7, 5), (3, 4, 5), (1 << 18,)):
+        for dtype in (np.float32, np.complex128, np.int16, np.bool_):
+            for _ in range(3):
+                host = np.asarray(rng.integers(0, 2, shape), dtype)
+                for array in (
+                    host,
+                    np.asfortranarray(host),
+                    np.stack([host, host])[1],
+                    host.astype(host.dtype.newbyteorder()),
+                ):
+                    there = backend.upload(array, "cuda:0")
+                    assert there.shape == shape
+                    assert np.array_equal(there.cpu().numpy(), host)
+                    assert np.array_equal(backend.download(there), host)
