@@ -347,7 +347,7 @@ def test_small_arrays_of_a_shape_that_was_met_before(backend):
         for dtype in (np.float32, np.complex128, np.int16, np.bool_):
             for _ in range(3):
                 host = np.asarray(rng.integers(0, 2, shape), dtype)
-                for array in (host, np.asfortranarray(host), np.stack([host, host])[1]):
+                for array in (host, np.asfortranarray(host), np.stack([host, host])[1, ...]):
                     there = backend.upload(array, "cuda:0")
                     assert there.shape == shape
                     assert np.array_equal(there.cpu().numpy(), host)
