@@ -173,10 +173,8 @@ class TorchKind(ArrayKind):
         return torch is not None and issubclass(kind, torch.Tensor)
 
     def describe(self, array: Any) -> Operand:
-        if array.is_nested or str(array.layout) != "torch.strided" or array.device.type == "meta":
-            raise DtypeError(
-                f"a torch tensor must be dense and hold data; this one has layout {array.layout} on {array.device}"
-            )
+        if array.is_nested or str(array.layout) != "torch.strided":
+            raise DtypeError(f"a torch tensor must be dense; this one has layout {array.layout}")
         return Operand(tuple(array.shape), str(array.dtype)[6:], str(array.device), "torch")
 
     def to_numpy(self, array: Any) -> np.ndarray:
@@ -227,9 +225,11 @@ class TorchKind(ArrayKind):
         )
 
     def _is_traced(self, array: Any) -> bool:
-        """Tell whether a tensor stands for the data that a graph will be given."""
+        """Tell whether a tensor stands for data that are not there: that a graph will be given, or none at all."""
         torch = sys.modules["torch"]
-        return type(array) is not torch.Tensor and isinstance(array, _traced_types(torch))
+        if type(array) is not torch.Tensor and isinstance(array, _traced_types(torch)):
+            return True
+        return array.device.type == "meta"
 
     def is_abstract(self, array: Any) -> bool:
         functorch = sys.modules["torch"]._C._functorch

@@ -8,6 +8,7 @@ data; what it does to them, ``torch_library``'s operator, is what the graph gets
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 import torch._dynamo
 from torch.utils import _pytree as pytree
 
+from ..core.errors import AdaptiveError, UntraceableWarning
 from ..core.expression import Node
 from ..core.index_topology import IndexTopology
 from ..core.masks import ArrayMask, Blocks, Causal, Prefix, Window
@@ -42,6 +44,8 @@ def _encoded(arg: Any) -> Any:
         return torch.as_tensor(arg)
     if isinstance(arg, (Causal, Window, Prefix, Both, Inverse)):
         return _of_mask(arg)
+    if isinstance(arg, (tuple, list)):
+        return [_encoded(part) for part in arg]
     return arg
 
 
@@ -68,15 +72,20 @@ _MAKERS = {
 def _decoded(arg: Any) -> Any:
     if isinstance(arg, str) and arg == _NONE:
         return None
-    if isinstance(arg, tuple) and arg and isinstance(arg[0], str) and arg[0] == _MASK:
+    if isinstance(arg, tuple):  # a mask's: all others came as lists
         return _MAKERS[arg[1]](*(_decoded(part) for part in arg[2:]))
-    return arg
+    return tuple(map(_decoded, arg)) if isinstance(arg, list) else arg
 
 
 def _made(room: str, function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
     """Make the call; torch.compile runs this on tensors without data, and so does what traces the graph."""
     target = getattr(importlib.import_module(f"adaptive_compute.core.operations.{room}"), function)
-    return target(*map(_decoded, args), **{name: _decoded(arg) for name, arg in kwargs.items()})
+    try:
+        return target(*map(_decoded, args), **{name: _decoded(arg) for name, arg in kwargs.items()})
+    except AdaptiveError as error:  # of which torch.compile may not pass on the text
+        text = f"torch.compile stops at a call of this library ({room}.{function}): {type(error).__name__}: {error}"
+        warnings.warn(text, UntraceableWarning, stacklevel=2)
+        raise
 
 
 _call = torch._dynamo.nonstrict_trace(_made)

@@ -48,7 +48,7 @@ def is_traced(arrays: tuple[Any, ...]) -> bool:
     torch_kind = kind_named("torch")
     return any(
         isinstance(a, torch.Tensor)
-        and (a.device.type == "meta" or torch_kind.is_abstract(a))
+        and torch_kind.is_abstract(a)
         and not torch._C._functorch.is_functorch_wrapped_tensor(a)
         for a in arrays
     )

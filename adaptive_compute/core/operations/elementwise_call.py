@@ -37,7 +37,7 @@ from ..expression import (
 )
 from ..program import ACCEPTED, program
 from ..traced import compiling, in_graph
-from .elementwise_rule import FAMILY, VMAP, VmapParams
+from .elementwise_rule import FAMILY, VMAP, VmapParams, broadcast_shapes
 
 _NUMBERS = frozenset((bool, int, float, complex))
 
@@ -140,9 +140,9 @@ def compute_call(root: Node, values: Sequence[Any], names: Sequence[str], tol: f
 def _check(root: Node, arrays: Sequence[Any], names: Sequence[str]) -> None:
     """Raise, before anything is computed, where shapes or dtypes do not go together."""
     shapes = [tuple(array.shape) for array in arrays]
-    if len(set(shapes)) > 1:
+    if any(shape != shapes[0] for shape in shapes):
         try:
-            np.broadcast_shapes(*shapes)
+            broadcast_shapes(*shapes)
         except ValueError:
             shown = ", ".join(f"{name} {list(shape)}" for name, shape in zip(names, shapes))
             raise ShapeError(f"the shapes cannot be broadcast together: {shown}") from None

@@ -34,7 +34,7 @@ class Elementwise(Operation):
 
     def result(self, request: Request) -> tuple[Operand, ...]:
         operands = _present(request)
-        shape = np.broadcast_shapes(*(operand.shape for operand in operands))
+        shape = broadcast_shapes(*(operand.shape for operand in operands))
         dtype = program(request.params, tuple(operand.dtype for operand in operands)).dtype
         return (Operand(shape, dtype, request.first.device, request.first.kind),)
 
@@ -187,6 +187,25 @@ def _right(request: Request, arrays: Sequence[Any], result: Any, tol: float) -> 
     return True if error <= tol else f"the error is {error:.1e}"
 
 
+def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape that shapes broadcast to, or raise ValueError.
+
+    As ``np.broadcast_shapes``, also of lengths that are symbols, as they are in a graph for many sizes.
+    """
+    if all(type(length) is int for shape in shapes for length in shape):
+        return np.broadcast_shapes(*shapes)
+    axes = max(map(len, shapes))
+    found: list[int] = [1] * axes
+    for shape in shapes:
+        for axis, length in enumerate(shape, axes - len(shape)):
+            if length == 1 or found[axis] == length:
+                continue
+            if found[axis] != 1:
+                raise ValueError(f"lengths {found[axis]} and {length} cannot be broadcast together")
+            found[axis] = length
+    return tuple(found)
+
+
 def compute(root: Node, operands: Sequence[Any]) -> Any:
     """Compute an expression by its variables' operands, leaving out those that it does not use."""
     used = sorted({node.args[0] for node in ordered(root) if node.op in ("var", "scalar")})
@@ -335,7 +354,7 @@ class Vmap(Operation):
     name = "vmap"
 
     def result(self, request: Request) -> tuple[Operand, ...]:
-        shape = np.broadcast_shapes(*(operand.shape for operand in _present(request)))
+        shape = broadcast_shapes(*(operand.shape for operand in _present(request)))
         return (Operand(shape, request.params.dtype, request.first.device, request.first.kind),)
 
     def work(self, request: Request) -> Work:
