@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Times its budget a device may spend, before points are left out; and times all budgets that it may take in all.
 OVER, IN_ALL = 1.25, 1.32
+PACE = 1.15  # of all budgets, in which the points that are left should be done by
 # What every device but the host adds to that, as a part of it. Each device spends its own part only, so that a slow one
 # does not take the time of another.
 ADDED = 0.6
@@ -153,4 +154,7 @@ class Ledger:
         """Return the seconds for the samples of one kernel at one point, with so many points still to come."""
         left = max(left + self.late[device], 1)
         ahead = self.preparing[device] / max(self.seen, 1) * left  # what preparing those will take
-        return max(self.budgets[device] - self.spent[device] - ahead, 0.0) / left / kernels
+        budget, total = self.budgets[device], sum(self.budgets.values())
+        until = self._start + PACE * total - time.perf_counter()
+        rest = min(budget - self.spent[device], until * budget / max(total, 1e-9))
+        return max(rest - ahead, 0.0) / left / kernels
