@@ -21,7 +21,7 @@ TINY = 1e-20
 # the covariance exp(-distance / REACH) interpolates about linearly; its exact value hardly matters.
 REACH = 12.0
 # Octaves by which a measured time may differ from the law and the process without saying anything.
-NOISE = 0.1
+NOISE = 0.05
 NEAR = 3  # checked points from which a request's error is told
 
 
