@@ -112,7 +112,12 @@ class Ledger:
         return device not in self._minor
 
     def costly(self, kernel: Kernel) -> bool:
-        """Tell whether a kernel is so far ahead of its part of the time that it should wait."""
+        """Tell whether a kernel is so far ahead of its part of the time that it should wait.
+
+        On the host none does: nothing is compiled there, and operands would have to be made twice.
+        """
+        if kernel.device == "cpu":
+            return False
         budget = self.budgets[kernel.device]
         part = (time.perf_counter() - self._start) / max(self._end - self._start, 1e-9)
         on = sum(other.device == kernel.device for other in self._used)
