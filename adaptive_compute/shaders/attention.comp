@@ -23,15 +23,14 @@
 // variant: attention_plain128 -O0 -DBQ=32 -DBK=32 -DTX=8 -DTY=8 -DOC=4 -DK4=8 -DVC=16
 // variant: attention_plain256 -O0 -DBQ=32 -DBK=32 -DTX=8 -DTY=8 -DOC=8 -DK4=8 -DVC=8
 // variant: attention_a256 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=16 -DOC=4 -DK4=8 -DVC=16 -DSHUFFLE
-// variant: attention_a64 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=8 -DOC=1 -DK4=16 -DVC=64 -DSHUFFLE
-// variant: attention_b64 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=2 -DOG=2 -DK4=16 -DVC=64 -DDIRECT -DSHUFFLE
+// variant: attention_a64 -O0 -DBQ=128 -DBK=64 -DTX=16 -DTY=16 -DOC=1 -DOG=1 -DK4=4 -DVC=64 -DTURNED -DAHEAD -DUNROLL=4 -DSHUFFLE
+// variant: attention_b64 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=16 -DOC=1 -DOG=1 -DK4=8 -DVC=64 -DTURNED -DAHEAD -DUNROLL=2 -DSHUFFLE
 // variant: attention_c64 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=8 -DOC=1 -DK4=16 -DVC=64 -DQ4=16 -DSHUFFLE
-// variant: attention_d64 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=8 -DOC=1 -DK4=8 -DVC=64 -DSHUFFLE
-// variant: attention_a128 -O0 -DBQ=128 -DBK=64 -DTX=16 -DTY=16 -DOC=2 -DOG=2 -DK4=4 -DVC=32 -DTURNED -DAHEAD -DUNROLL=2 -DSHUFFLE
+// variant: attention_d64 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=8 -DOC=1 -DK4=16 -DVC=64 -DSHUFFLE
+// variant: attention_a128 -O0 -DBQ=128 -DBK=64 -DTX=16 -DTY=16 -DOC=2 -DOG=2 -DK4=4 -DVC=32 -DTURNED -DAHEAD -DUNROLL=4 -DSHUFFLE
 // variant: attention_b128 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=16 -DOC=2 -DOG=2 -DK4=16 -DVC=64 -DAHEAD -DUNROLL=4 -DSHUFFLE
 // variant: attention_c128 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=16 -DOC=2 -DOG=2 -DK4=8 -DVC=32 -DAHEAD -DUNROLL=4 -DSHUFFLE
 // variant: attention_d128 -O0 -DBQ=64 -DBK=64 -DTX=8 -DTY=16 -DOC=4 -DOG=2 -DK4=16 -DVC=64 -DSHUFFLE
-// variant: attention_e128 -O0 -DBQ=64 -DBK=64 -DTX=16 -DTY=16 -DOC=2 -DOG=2 -DK4=16 -DVC=64 -DUNROLL=4 -DSHUFFLE
 #include "attention.glsl"
 #ifndef Q4
 #define Q4 0

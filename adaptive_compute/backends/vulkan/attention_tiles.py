@@ -14,7 +14,7 @@ from ...core.operation import Request
 from ...core.operations.attention_rule import BACKWARD, FAMILY, Attention, AttentionBackward, Given, Sizes, given
 from ...core.topology import TileTopology
 from .gather import add_narrowing
-from .limits import Limits
+from .limits import Limits, devices
 from .program import Buffer, Builder, Program
 from .tuning import tuned
 
@@ -49,10 +49,10 @@ def _small(shuffles: bool) -> Shape:
 FORWARD: dict[int, dict[str, Shape]] = {
     32: {"small32": _small(True), "plain32": _small(False)},
     64: {
-        "a64": Shape(64, 64, 16, 128, 16, 48 << 10),
-        "b64": Shape(64, 64, 16, 128, 8, 48 << 10),
+        "a64": Shape(128, 64, 4, 256, 16, 48 << 10),
+        "b64": Shape(64, 64, 8, 256, 16, 32 << 10),
         "c64": Shape(64, 64, 16, 128, 16, 48 << 10, whole=16),
-        "d64": Shape(64, 64, 8, 128, 16, 32 << 10),
+        "d64": Shape(64, 64, 16, 128, 16, 48 << 10),
         "small64": _small(True),
         "turned64": _small(True),
         "plain64": _small(False),
@@ -62,7 +62,6 @@ FORWARD: dict[int, dict[str, Shape]] = {
         "b128": Shape(64, 64, 16, 256, 16, 48 << 10),
         "c128": Shape(64, 64, 8, 256, 16, 32 << 10),
         "d128": Shape(64, 64, 16, 128, 8, 48 << 10),
-        "e128": Shape(64, 64, 16, 256, 16, 48 << 10),
         "small128": _small(True),
         "plain128": _small(False),
     },
@@ -91,8 +90,9 @@ FOR_KEYS: dict[int, dict[str, Shape]] = {
 
 
 def _sample(operation: Attention | AttentionBackward, width: int) -> Request:
-    """Return a request to choose by."""
-    return operation.sample(32, 512, 512, width, "float32", None)
+    """Return a request to choose by: on a GPU one that gives each of its processors several workgroups of any shape."""
+    long = any(not found.software for found in devices())
+    return operation.sample(32, 2048 if long else 512, 512, width, "float32", None)
 
 
 TUNING = {
