@@ -64,6 +64,13 @@ class Kernel:
     libraries: tuple[str, ...] | None = None
     takes_host_scalars: bool = False
 
+    def stages(self, request: Request) -> int:
+        """Return in how many pieces its plans move host operands and results, both ways at once; 1: one after another.
+
+        Then a prediction counts the slower direction, and of the other one the piece that nothing is beside.
+        """
+        return 1
+
     def supports(self, request: Request) -> bool | str:
         """Return True, or the reason in words why this kernel cannot run the request."""
         raise NotImplementedError

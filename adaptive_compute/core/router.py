@@ -184,15 +184,20 @@ class Router:
 
     def _transfer(self, kernel: Kernel, request: Request) -> float | None:
         """Predict bringing operands in and the result back; None where a link was not measured."""
-        legs: list[float | None] = []
+        there: list[float | None] = []
         # What travels with the computation in one submission pays for its bytes; the submission is in the computation.
         latency = not (kernel.fuses_transfers and request.home == "cpu")
         for operand in request.operands:
             if operand is not None and not _stays(operand, kernel):
-                legs += self.legs(operand.device, kernel.device, operand.nbytes, latency)
+                there += self.legs(operand.device, kernel.device, operand.nbytes, latency)
+        back: list[float | None] = []
         for result in request.operation.result(request) if request.first.device != kernel.device else ():
-            legs += self.legs(kernel.device, request.first.device, result.nbytes, latency)
-        return None if None in legs else sum(leg for leg in legs if leg is not None)
+            back += self.legs(kernel.device, request.first.device, result.nbytes, latency)
+        up, down = (sum(leg for leg in legs if leg is not None) for legs in (there, back))
+        if None in there or None in back:
+            return None
+        pieces = kernel.stages(request) if request.home == "cpu" else 1
+        return up + down if pieces < 2 else max(up, down) + min(up, down) / pieces
 
     def legs(self, source: str, target: str, nbytes: int, latency: bool = True) -> list[float | None]:
         """Predict each transfer on the way from one device to another; None for one over a link not measured."""

@@ -153,7 +153,11 @@ class CudaBackend(Backend):
 
     def upload(self, host: Any, device: str) -> Any:
         if type(host) is np.ndarray and host.nbytes <= QUICK and host.dtype in _HELD:
-            quick = memory.guarded(_link().quick_up, host, device)
+            try:
+                quick = _link().quick_up(host, device)
+            except Exception as error:
+                memory.make_room(error)
+                quick = None
             if quick is not None:
                 return quick
         if isinstance(host, np.ndarray) and host.dtype not in _HELD:
@@ -167,6 +171,8 @@ class CudaBackend(Backend):
 
     def view(self, array: Any, kind: str) -> Any:
         """Return the same memory as a torch tensor or a CuPy array."""
+        if kind == "torch" and type(array) is _link().torch_tensor():
+            return array
         from . import array as kinds
 
         return kinds.view(array, kind)

@@ -71,6 +71,9 @@ class _Elementwise(Kernel):
     def features(self, request: Request) -> Features:
         return request.operation.features(request)
 
+    def stages(self, request: Request) -> int:
+        return stream.count(request, _cut(request))
+
 
 class Fused(_Elementwise):
     """One CUDA kernel generated for the expression, compiled by NVRTC through CuPy and kept."""

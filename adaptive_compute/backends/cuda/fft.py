@@ -77,6 +77,9 @@ class TorchFFT(Kernel):
     def supports(self, request: Request) -> bool | str:
         return _known(request)
 
+    def stages(self, request: Request) -> int:
+        return stream.count(request, _cut(request))
+
     def plan(self, request: Request) -> Any:
         import torch
 
@@ -113,6 +116,9 @@ class CupyFFT(Kernel):
 
     def __init__(self, device: str) -> None:
         self.device = device
+
+    def stages(self, request: Request) -> int:
+        return stream.count(request, _cut(request))
 
     def supports(self, request: Request) -> bool | str:
         known = _known(request)

@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from .raw import driver
 # Below these the driver's own copy of pageable memory is as fast, and one call.
 LEAST_UP, LEAST_DOWN = 8 << 20, 16 << 20
 MOST_LIKES = 256
-LANES = 4  # chunks that are copied on the host at once, each by a share of the threads
+LANES = 2  # chunks that are copied on the host at once, each by a share of the threads
 
 
 class PinnedBuffer:
@@ -221,35 +221,40 @@ def _upload(host: Any, index: int) -> Any:
     return result
 
 
-# What a small array becomes, by device, shape and dtype: a number on the GPU that is repeated, whose like is made
-# faster than a tensor by its shape, dtype and device.
-_likes: dict[tuple[str, tuple[int, ...], np.dtype], tuple[Any, int]] = {}
+# How a small array of a shape and dtype that was met is copied, by device, shape and dtype: what makes the tensor for
+# it (the like of a number that is repeated, which is faster than by shape and dtype), and the calls that it takes.
+_likes: dict[tuple[str, tuple[int, ...], np.dtype], tuple[Any, ...]] = {}
 
 
 def quick_up(host: np.ndarray, device: str) -> Any:
     """Copy a small contiguous array of a shape and dtype that was met; None where more must be looked at."""
-    key = device, host.shape, host.dtype
-    known = _likes.get(key)
-    if not host.flags.c_contiguous or is_constant(host):
+    known = _likes.get((device, host.shape, host.dtype))
+    if known is None:
+        _meet(host, device)
         return None
+    make, index, here, stream, copy = known
+    if not host.flags.c_contiguous or here() != index or is_constant(host):
+        return None
+    result = make()
+    # Memory that an array has for itself and that is small was not pinned by anybody.
+    done = copy(
+        result.data_ptr(), host.__array_interface__["data"][0], host.nbytes, stream(index), host.base is not None
+    )
+    return result if done else None
+
+
+def _meet(host: np.ndarray, device: str) -> None:
+    """Find out how arrays of this shape and dtype are copied."""
     import torch
 
-    if known is None:
-        if host.nbytes and host.dtype.isnative:
-            if len(_likes) >= MOST_LIKES:
-                _likes.clear()
-            number = torch.empty((), dtype=torch.from_numpy(np.empty(0, host.dtype)).dtype, device=device)
-            _likes[key] = number.expand(host.shape), number.get_device()
-        return None
-    like, index = known
-    if torch._C._cuda_getDevice() != index:
-        return None
-    result = torch.empty_like(like, memory_format=torch.contiguous_format)
-    address: int = host.__array_interface__["data"][0]
-    # Memory that an array has for itself and that is small was not pinned by anybody.
-    wait = host.base is not None
-    copied = driver().pageable_up(result.data_ptr(), address, host.nbytes, stream_pointer(index), wait)
-    return result if copied else None
+    if not host.nbytes or not host.dtype.isnative:
+        return
+    if len(_likes) >= MOST_LIKES:
+        _likes.clear()
+    like = torch.empty((), dtype=torch.from_numpy(np.empty(0, host.dtype)).dtype, device=device).expand(host.shape)
+    make = partial(torch.empty_like, like, memory_format=torch.contiguous_format)
+    here, stream = torch._C._cuda_getDevice, torch._C._cuda_getCurrentRawStream
+    _likes[device, host.shape, host.dtype] = make, like.get_device(), here, stream, driver().pageable_up
 
 
 def _small_up(tensor: Any, nbytes: int, index: int) -> Any:

@@ -298,7 +298,19 @@ def streamed(plan: memory.GuardedPlan, kernel: Kernel, request: Request, cut: Se
 
 
 def through(kernel: Kernel, request: Request, cut: Sequence[bool] | None, index: int) -> Pieces | None:
-    """Return what computes a request on host operands piece by piece, or None where that is not worth it.
+    """Return what computes a request on host operands piece by piece, or None where that is not worth it."""
+    step = step_of(request, cut)
+    return None if step is None or cut is None else Pieces(kernel, request, cut, step, index)
+
+
+def count(request: Request, cut: Sequence[bool] | None) -> int:
+    """Return in how many pieces a request is computed on host operands."""
+    step = step_of(request, cut)
+    return 1 if step is None else -(-request.operation.result(request)[0].shape[0] // step)
+
+
+def step_of(request: Request, cut: Sequence[bool] | None) -> int | None:
+    """Return the length of a piece along the leading axis, or None where pieces are not worth it.
 
     Parameters
     ----------
@@ -314,6 +326,5 @@ def through(kernel: Kernel, request: Request, cut: Sequence[bool] | None, index:
         return None
     width = max(p.nbytes // p.shape[0] for p in (*parts, result))
     step = min(max(PIECE // width, 1), math.ceil(result.shape[0] / 2))
-    if result.shape[0] < 2 or step * width > CHUNK or (len(parts) + 1) * RING > BUFFERS:
-        return None
-    return Pieces(kernel, request, cut, step, index)
+    fits = step * width <= CHUNK and (len(parts) + 1) * RING <= BUFFERS
+    return step if fits and result.shape[0] > 1 else None

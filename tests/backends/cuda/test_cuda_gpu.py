@@ -349,6 +349,6 @@ def test_small_arrays_of_a_shape_that_was_met_before(backend):
                 host = np.asarray(rng.integers(0, 2, shape), dtype)
                 for array in (host, np.asfortranarray(host), np.stack([host, host])[1, ...]):
                     there = backend.upload(array, "cuda:0")
-                    assert there.shape == shape
-                    assert np.array_equal(there.cpu().numpy(), host)
-                    assert np.array_equal(backend.download(there), host)
+                    assert there.shape == array.shape
+                    assert np.array_equal(there.cpu().numpy(), array)
+                    assert np.array_equal(backend.download(there), array)

@@ -208,3 +208,31 @@ def test_a_lost_gpu_and_other_errors_are_told_apart(monkeypatch):
     with pytest.raises(ValueError, match="wrong argument"):
         plan.run()
     assert plan.compute.calls == 1
+
+
+def transform(shape, *axes):
+    params = FFTParams("c2c", True, tuple(shape[a] for a in axes), axes, 0)
+    return Request(FAMILY, (Operand(shape, "complex64", "cpu", "numpy"),), params, None, 4)
+
+
+@pytest.mark.parametrize("kernel", [fft.TorchFFT("cuda:0"), fft.CupyFFT("cuda:0")])
+def test_batches_from_the_host_are_cut_into_pieces(kernel):
+    assert kernel.stages(transform((4096, 1024), 1)) == 4
+    assert kernel.stages(transform((5000, 1024), 1)) == 5
+    assert kernel.stages(transform((8, 512, 512), 1, 2)) == 2
+    assert kernel.stages(transform((4096, 1024), 0)) == 1
+    assert kernel.stages(transform((64, 64), 1)) == 1, "not worth it"
+    assert kernel.stages(transform((2, 1 << 21), 1)) == 1, "a piece would be larger than a buffer"
+    request = transform((4096, 1024), 1)
+    there = Request(FAMILY, (request.first._replace(device="cuda:0"),), request.params, None, 4)
+    assert kernel.stages(there) == 1
+
+
+def test_the_plan_of_a_batch_from_the_host_knows_its_pieces():
+    pytest.importorskip("torch", reason="pip install torch")
+    plan = fft.TorchFFT("cuda:0").plan(transform((5000, 1024), 1))
+    pieces = plan.through_host.pieces
+    assert [start for start, _ in pieces] == [0, *(end for _, end in pieces[:-1])]
+    assert pieces[-1][1] == 5000
+    assert fft.TorchFFT("cuda:0").plan(transform((64, 64), 1)).through_host is None
+    plan.close()
