@@ -73,7 +73,7 @@ def calls() -> list[Callable[[int], Any]]:
         lambda n: ac.attention(q, q, q, mask=ac.Window(n)),
         lambda n: ac.to(ac.to(host[:n], "cuda"), "cpu"),
         lambda n: ac.scatter_add(a[0], topology),
-        lambda n: ac.gather(a[:, : n + 50], topology, axis=1),
+        lambda n: ac.gather(a[:, n : n + 50], topology, axis=1),
         lambda n: ac.nufft.nufft2d1(*points, strengths, (n, 16), eps=1e-4),
         lambda n: on_gpu(ac.fft, host[:n]),
         lambda n: on_gpu(ac.fft, batch) if n % 64 == 0 else on_gpu(ac.sum, host[:n]),
