@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 
-import adaptive_compute.integrations.mri_nufft  # noqa: F401  registers the operator; before mrinufft
 import mrinufft
 import numpy as np
 from picture import axes, output
+
+import adaptive_compute.integrations.mri_nufft  # noqa: F401  registers the operator; before mrinufft
 
 SIDE, COILS, SPOKES, STEPS = 192, 8, 48, 15
 ELLIPSES = (  # value, centre, half axes, angle

@@ -42,7 +42,7 @@ def _threads(threads: int | None) -> int:
     return threads
 
 
-GPU_THREADS = 4  # that keep one GPU busy: what a window needs from the host is worked out beside another's transform
+GPU_THREADS = 8  # that keep one GPU busy: what a window needs from the host is worked out beside another's transform
 
 
 def _place(device: str | None, first: Height) -> tuple[Any, int]:
