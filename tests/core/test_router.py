@@ -83,6 +83,16 @@ def test_a_far_device_wins_only_when_its_lead_pays_for_the_transfers(sim):
     assert ac.explain(ac.fft, X).chosen.device == "cpu"
 
 
+def test_what_moves_both_ways_at_once_is_predicted_by_its_slower_direction(sim, monkeypatch):
+    use({"pocketfft": curve(100e-6)}, {"simfft": curve(1e-6)}, Link(1e-6, 1e9))
+    one_way = 1e-6 + X.nbytes / 1e9
+    for stages, ways in ((1, 2.0), (2, 1.5), (4, 1.25)):
+        monkeypatch.setattr(SimFFT, "stages", lambda self, request, n=stages: n)
+        dispatcher.invalidate()
+        found = [c for c in ac.explain(ac.fft, X).candidates if c.device == "sim:0"]
+        assert found[0].transfer_s == pytest.approx(ways * one_way)
+
+
 def test_within_the_noise_the_data_stays_where_it_is(sim):
     link = Link(0.0, math.inf)
     use({"pocketfft": curve(10.2e-6, spread=0.04)}, {"simfft": curve(10e-6)}, link)
