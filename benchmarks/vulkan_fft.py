@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from adaptive_compute.backends.vulkan import fft_group, fft_plan, fft_steps
+from adaptive_compute.backends.vulkan import fft_group, fft_pair, fft_plan, fft_steps
 from adaptive_compute.backends.vulkan.array import VulkanArray, upload
 from adaptive_compute.backends.vulkan.program import Builder, Program
 from adaptive_compute.backends.vulkan.runtime import runtime
@@ -33,7 +33,7 @@ from benchmarks.record import machine
 
 LENGTHS = (
     64, 128, 256, 512, 1024, 2048, 4096, 8192, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24,
-    729, 2187, 625, 3125, 343, 2401, 1000, 1536, 6000, 44100, 10007, 100003,
+    729, 2187, 625, 3125, 343, 2401, 1000, 1536, 3600, 4000, 4116, 5000, 6000, 7200, 44100, 10007, 100003,
 )  # fmt: skip
 # Not measured by this program: its own plans at default settings, resident batches of 512 MiB, GPU time by timestamps.
 VKFFT_COPY = 4250.0
@@ -47,6 +47,9 @@ Variant = dict[str, Any]
 
 def variants(n: int) -> Iterator[tuple[str, Variant]]:
     """Yield what to try at a length: a name and what it changes."""
+    for cut, changes in PAIRS.get(n, ()):
+        for change in changes:
+            yield f"pair {'x'.join(map(str, cut))} {_named(change)}", {"pairs": {n: cut}, **change}
     for cut, changes in CUTS.get(n, ()):
         for change in changes:
             yield f"cut {'x'.join(map(str, cut))} {_named(change)}", {"passes": {n: cut}, **change}
@@ -64,46 +67,47 @@ def _named(change: Variant) -> str:
     return ", ".join(parts)
 
 
-STAGES: dict[int, tuple[tuple[tuple[int, ...], int], ...]] = {
-    6000: (
-        ((10, 10, 10, 6), 600), ((25, 16, 15), 400), ((16, 15, 5, 5), 400), ((12, 10, 10, 5), 600),
-        ((8, 6, 5, 5, 5), 750), ((16, 25, 15), 250), ((15, 16, 25), 400), ((25, 15, 16), 240),
+# Lengths of the pass before and of the two that are one dispatch.
+_MIB = 1 << 20
+PAIRS: dict[int, tuple[tuple[tuple[int, int, int], tuple[Variant, ...]], ...]] = {
+    1 << 24: (
+        ((256, 256, 256), ({"AHEAD": 8 * _MIB}, {"AHEAD": 8 * _MIB, "WIDEST": 8}, {"AHEAD": 12 * _MIB, "WIDEST": 8})),
+        ((1024, 128, 128), ({"AHEAD": 8 * _MIB}, {"AHEAD": 6 * _MIB})),
     ),
-    8192: (((16, 16, 8, 4), 512), ((16, 8, 8, 8), 1024), ((32, 16, 16), 256), ((32, 16, 16), 512), ((16, 16, 32), 256)),
-    3125: (((25, 25, 5), 125), ((5, 5, 5, 5, 5), 625)),
-    1 << 14: (((32, 16, 32), 512), ((16, 32, 32), 512), ((32, 32, 16), 1024), ((32, 8, 8, 8), 512)),
+    1 << 22: (
+        ((256, 128, 128), ({"AHEAD": 8 * _MIB},)), ((64, 256, 256), ({"AHEAD": 8 * _MIB, "WIDEST": 8},)),
+    ),
+    1 << 14: (((1, 128, 128), ({"AHEAD": 8 * _MIB}, {"AHEAD": 6 * _MIB})),),
+    1 << 16: (((1, 256, 256), ({"AHEAD": 6 * _MIB}, {"AHEAD": 7 * _MIB}, {"AHEAD": 9 * _MIB}, {"AHEAD": 10 * _MIB})),),
+    1 << 18: (((1, 512, 512), ({"AHEAD": 8 * _MIB, "WIDEST": 8}, {"AHEAD": 10 * _MIB, "WIDEST": 8})),),
+    1 << 20: (((1, 1024, 1024), ({"AHEAD": 8 * _MIB, "WIDEST": 8}, {"AHEAD": 16 * _MIB, "WIDEST": 8})),),
 }  # fmt: skip
-_WIDTHS: tuple[Variant, ...] = ({"WIDEST": 8}, {"WIDEST": 16}, {"WIDEST": 32})
+STAGES: dict[int, tuple[tuple[tuple[int, ...], int], ...]] = {
+    4000: (((10, 10, 10, 4), 400), ((10, 10, 8, 5), 400), ((16, 10, 25), 250), ((8, 10, 10, 5), 500)),
+    5000: (((10, 10, 10, 5), 500), ((25, 25, 8), 200), ((8, 5, 5, 5, 5), 625), ((5, 10, 10, 10), 500)),
+    3600: (((15, 16, 15), 240), ((15, 15, 16), 225), ((10, 10, 6, 6), 360), ((10, 9, 8, 5), 450)),
+    4116: (((14, 14, 7, 3), 294), ((12, 7, 7, 7), 343), ((7, 7, 7, 12), 588), ((12, 7, 7, 7), 588)),
+    7200: (((10, 10, 9, 8), 720), ((10, 10, 8, 9), 900), ((12, 10, 10, 6), 720), ((12, 12, 10, 5), 720)),
+    6000: (
+        ((6, 10, 10, 10), 600), ((10, 10, 10, 6), 300), ((15, 10, 8, 5), 600), ((10, 10, 12, 5), 600),
+        ((5, 6, 5, 8, 5), 750), ((12, 10, 10, 5), 600), ((8, 6, 5, 5, 5), 750), ((16, 15, 25), 400),
+    ),
+    8192: (((16, 16, 8, 4), 512), ((16, 8, 8, 8), 512), ((8, 8, 8, 16), 512), ((32, 16, 16), 512)),
+    3125: (((25, 25, 5), 125), ((5, 5, 5, 5, 5), 625)),
+    1 << 14: (((32, 16, 32), 512), ((32, 32, 16), 1024)),
+}  # fmt: skip
+_WIDTHS: tuple[Variant, ...] = ({"WIDEST": 16}, {"WIDEST": 32})
 _A1024 = ((32, 32), 32)
 CUTS: dict[int, tuple[tuple[tuple[int, ...], tuple[Variant, ...]], ...]] = {
     1 << 14: (((128, 128), _WIDTHS),),
-    1 << 16: (((256, 256), ({"WIDEST": 8}, {"WIDEST": 32}, {"stages": {256: ((8, 8, 4), 32)}})),),
-    1 << 18: (
-        ((512, 512), (
-            {"THREADS": 512}, {"stages": {512: ((32, 16), 16)}}, {"stages": {512: ((32, 16), 16)}, "WIDEST": 8},
-            {"stages": {512: ((8, 8, 8), 64)}, "THREADS": 512}, {"WIDEST": 4},
-        )),
-        ((256, 1024), ({}, {"stages": {1024: _A1024}, "WIDEST": 16})),
-    ),
-    1 << 20: (
-        ((1024, 1024), (
-            {"stages": {1024: _A1024}, "WIDEST": 4}, {"stages": {1024: _A1024}, "THREADS": 512},
-            {"stages": {1024: ((16, 16, 4), 64)}}, {"stages": {1024: ((16, 16, 4), 64)}, "THREADS": 512},
-            {"stages": {1024: ((16, 8, 8), 64)}}, {"stages": {1024: ((8, 16, 8), 64)}},
-        )),
-        ((512, 2048), ({"WIDEST": 8}, {"WIDEST": 4})), ((2048, 512), ({"WIDEST": 8}, {"WIDEST": 4})),
-    ),
+    1 << 16: (((256, 256), ({}, {"WIDEST": 32})),),
+    1 << 18: (((512, 512), ({"WIDEST": 8},)), ((256, 1024), ({},))),
+    1 << 20: (((1024, 1024), ({"stages": {1024: _A1024}, "WIDEST": 4}, {"stages": {1024: ((16, 16, 4), 64)}})),),
     1 << 22: (
-        ((2048, 2048), (
-            {"WIDEST": 4}, {"WIDEST": 4, "stages": {2048: ((16, 16, 8), 128)}},
-            {"WIDEST": 4, "stages": {2048: ((32, 8, 8), 64)}}, {"WIDEST": 4, "stages": {2048: ((16, 8, 16), 128)}},
-            {"WIDEST": 4, "stages": {2048: ((8, 16, 16), 128)}}, {"WIDEST": 4, "stages": {2048: ((32, 32, 2), 64)}},
-        )),
-        ((1024, 4096), ({"WIDEST": 4, "stages": {1024: _A1024}},)),
+        ((2048, 2048), ({"stages": {2048: ((16, 16, 8), 128)}}, {"stages": {2048: ((16, 8, 16), 128)}})),
+        ((4096, 1024), ({"WIDEST": 4},)),
     ),
-    1 << 24: (
-        ((256, 256, 256), ({"WIDEST": 16}, {"stages": {256: ((8, 8, 4), 32)}})), ((128, 512, 256), ({},)),
-    ),
+    1 << 24: (((128, 512, 256), ({},)),),
     44100: (((210, 210), ({"WIDEST": 8}, {"WIDEST": 32})),),
 }  # fmt: skip
 
@@ -112,15 +116,22 @@ CUTS: dict[int, tuple[tuple[tuple[int, ...], tuple[Variant, ...]], ...]] = {
 def changed(variant: Variant) -> Iterator[fft_group.Shape]:
     """Plan as a variant says; yields the shape of its workgroups."""
     caches = (fft_plan.stages, fft_plan.passes, fft_plan._pass_price, fft_plan.padded)
-    tables: tuple[dict[int, Any], ...] = (fft_plan.MEASURED_STAGES, fft_plan.MEASURED_PARTS, fft_plan.MEASURED_PASSES)
+    tables: tuple[dict[int, Any], ...] = (
+        fft_plan.MEASURED_STAGES, fft_plan.MEASURED_PARTS, fft_plan.MEASURED_PASSES, fft_pair.MEASURED,
+    )  # fmt: skip
     kept = [dict(table) for table in tables]
     try:
         fft_plan.MEASURED_STAGES.update(variant.get("stages", {}))
         fft_plan.MEASURED_PARTS.update(variant.get("stages", {}))
         fft_plan.MEASURED_PASSES.update(variant.get("passes", {}))
+        fft_pair.MEASURED.update(variant.get("pairs", {}))
         for cache in caches:
             cache.cache_clear()
-        changes = {name.lower(): variant[name] for name in ("THREADS", "WIDEST", "TOGETHER") if name in variant}
+        changes = {
+            name.lower(): variant[name] for name in ("THREADS", "WIDEST", "TOGETHER", "AHEAD") if name in variant
+        }
+        if "passes" in variant:
+            changes["ahead"] = 0
         yield fft_group.SHAPE._replace(**changes)
     finally:
         for table, before in zip(tables, kept):
@@ -233,7 +244,7 @@ def main() -> int:
         rows.append(row)
         show(n, "default", row["default"], row["cufft"])
     write(options, owner, copy, rows)
-    order = [*dict.fromkeys((*STAGES, *CUTS))]
+    order = [*dict.fromkeys((*PAIRS, *STAGES, *CUTS))]
     for row in sorted((row for row in rows if row["n"] in order), key=lambda row: order.index(row["n"])):
         if not options.search:
             break

@@ -42,6 +42,7 @@ TUNING = {
     "fft.threads": (SHAPE.threads, (128, 512), lambda: _sample(1024)),
     "fft.widest": (SHAPE.widest, (8, 32), lambda: _sample(1 << 16)),
     "fft.together": (SHAPE.together, (0, 48 << 10), lambda: _sample(256)),
+    "fft.ahead": (SHAPE.ahead, (0,), lambda: _sample(1 << 16)),
 }
 
 

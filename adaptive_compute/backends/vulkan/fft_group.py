@@ -37,7 +37,7 @@ class Shape(NamedTuple):
     threads: int = 256
     widest: int = 16
     together: int = 16 << 10
-    ahead: int = 0
+    ahead: int = 8 << 20
 
 
 SHAPE = Shape()

@@ -14,7 +14,7 @@ from .program import Buffer, Builder, spread_groups
 
 # Lengths for which a pair was measured to be quicker than separate passes on an H100: points of the pass before
 # (1: none) and of the two passes, each of which must have two stages or three.
-MEASURED: dict[int, tuple[int, int, int]] = {}
+MEASURED: dict[int, tuple[int, int, int]] = {1 << 16: (1, 256, 256)}
 
 
 class Pair(NamedTuple):
@@ -107,4 +107,5 @@ def choose(n: int, limits: Limits, shape: Shape) -> Pair | None:
     one, two = fft_plan.stages(a, fft_plan.FEW), fft_plan.stages(b, fft_plan.FEW)
     if one is None or two is None or not all(fft_plan.fits(s, words, threads) for s in (one, two)):
         return None
+    assert all(len(s.radices) in (2, 3) for s in (one, two)), (one, two)  # as many as the shader has
     return Pair(first, one, two)

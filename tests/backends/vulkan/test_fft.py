@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import adaptive_compute as ac
-from adaptive_compute.backends.vulkan import fft, fft_group, fft_plan, fft_steps, tuning
+from adaptive_compute.backends.vulkan import fft, fft_group, fft_pair, fft_plan, fft_steps, tuning
 from adaptive_compute.backends.vulkan.array import VulkanArray, upload
 from adaptive_compute.backends.vulkan.limits import devices
 from adaptive_compute.backends.vulkan.program import Builder
@@ -34,12 +35,12 @@ def planned(monkeypatch, passes, stages=()):
         cache.cache_clear()
 
 
-def transformed(x, shaders, forward=True, shape=fft_group.SHAPE):
-    """Transform the last axis of an array by a program of these shaders."""
+def transformed(x, shaders, forward=True, shape=fft_group.SHAPE, **limits):
+    """Transform the last axis of an array by a program of these shaders; ``limits``: what to suppose of the device."""
     owner, (batch, n) = runtime(DEVICE), x.shape
     b = Builder()
     axis = fft_steps.complex_axis(n, batch, 1, forward, 1.0)
-    fft_steps.along(b, b.operand(0, x.nbytes), b.result(0, x.nbytes), axis, owner.limits, shape)
+    fft_steps.along(b, b.operand(0, x.nbytes), b.result(0, x.nbytes), axis, replace(owner.limits, **limits), shape)
     program = b.program()
     assert [step.shader for step in program.steps] == shaders
     (memory,) = owner.run_resident(program, [upload(x, DEVICE).memory])
@@ -93,6 +94,36 @@ def test_how_many_rounds():
     assert fft_plan.rounds(even, 8 * 4096, WORDS) is None
     odd = fft_plan.Stages(4050, (18, 15, 15), 270)
     assert fft_plan.rounds(odd, 4 * 4050, WORDS) is None  # a half of 15 is no whole number of points
+
+
+# Two passes in one dispatch
+
+
+@pytest.mark.parametrize(
+    ("cut", "batch", "ahead", "forward", "shaders"),
+    [
+        ((1, 32, 64), 7, 1, True, ["fft_pair_2"]),  # one row ahead: workgroups wait for each other
+        ((1, 49, 256), 3, 1 << 20, False, ["fft_pair_2"]),  # all of them; workgroups with threads left over
+        ((1, 512, 64), 5, 3 << 18, True, ["fft_pair_3"]),  # three ahead; three stages and two
+        ((32, 32, 64), 2, 1, False, ["fft_few_2", "fft_pair_2"]),  # a pass before; sixteen rows a unit
+        ((6, 32, 32), 3, 1, True, ["fft_1", "fft_pair_2"]),
+    ],
+)
+def test_two_passes_in_one_dispatch(monkeypatch, cut, batch, ahead, forward, shaders):
+    n = cut[0] * cut[1] * cut[2]
+    monkeypatch.setattr(fft_pair, "MEASURED", {n: cut})
+    x, shape = values(batch, n), fft_group.SHAPE._replace(ahead=ahead)
+    first, second = (transformed(x, shaders, forward, shape, waits=True) for _ in range(2))
+    assert error(first, np.fft.fft(x) if forward else np.fft.ifft(x) * n) < BOUND
+    assert np.array_equal(first, second)  # the counters are as they were
+
+
+def test_passes_wait_for_each_other_only_on_devices_known_for_it(monkeypatch):
+    monkeypatch.setattr(fft_pair, "MEASURED", {1 << 16: (1, 256, 256)})
+    shape = fft_group.SHAPE._replace(ahead=1 << 20)
+    unknown = replace(devices()[0], driver="another", waits=False)
+    assert fft_pair.choose(1 << 16, unknown, shape) is None
+    assert fft_pair.choose(1 << 16, replace(unknown, driver="NVIDIA 580.159.04"), shape) is not None
 
 
 # What a warm call costs
