@@ -1,6 +1,7 @@
 """What a warm call through Vulkan costs besides the shader: ac.fft of 256 complex points, on the first Vulkan device.
 
-The shader's own time comes from timestamps on the device, in turn with the calls. ``--device vulkan:1`` is another one.
+The shader's own time comes from timestamps on the device, in turn with the calls, as is what an empty submission costs:
+Kompute's and the driver's part, which no plan can go below. ``--device vulkan:1`` is another one.
 """
 
 from __future__ import annotations
@@ -40,18 +41,23 @@ def measure(device: str) -> dict[str, Any]:
         before = owner.counts.submits
         host()
         submits = owner.counts.submits - before
+        nothing = owner._kompute.sequence()
         rounds = []
         for _ in range(ROUNDS):
             own = statistics.median(plan.gpu_seconds(there, repeats=CALLS))
-            rounds.append((_each(host), _each(resident), own))
-    shader = [own for _, _, own in rounds]
+            rounds.append((_each(host), _each(resident), own, _each(nothing.eval)))
+        nothing.destroy()
+    shader = [own for _, _, own, _ in rounds]
     return {
         "device": device, "name": devices()[int(device.partition(":")[2])].name, "points": POINTS, "rounds": ROUNDS,
         "calls": CALLS, "seed": SEED, "submits_a_call": submits, "limit_added_us": 150.0,
         "shader_us": _micro(shader),
-        "host_call_us": _micro([a for a, _, _ in rounds]), "resident_call_us": _micro([b for _, b, _ in rounds]),
-        "host_added_us": _micro([a - own for a, _, own in rounds]),
-        "resident_added_us": _micro([b - own for _, b, own in rounds]),
+        "host_call_us": _micro([a for a, *_ in rounds]), "resident_call_us": _micro([b for _, b, *_ in rounds]),
+        "host_added_us": _micro([a - own for a, _, own, _ in rounds]),
+        "resident_added_us": _micro([b - own for _, b, own, _ in rounds]),
+        "empty_submission_us": _micro([empty for *_, empty in rounds]),
+        "host_besides_us": _micro([a - own - empty for a, _, own, empty in rounds]),
+        "resident_besides_us": _micro([b - own - empty for _, b, own, empty in rounds]),
         "first_call_s": first_call(device),
     }  # fmt: skip
 
