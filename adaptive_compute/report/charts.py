@@ -135,9 +135,10 @@ def _chosen(chart: dict[str, Any], styles: Styles, x: Axis) -> str:
         name = name_of(kernel, device)
         parts.append(f'<g class="s{style.colour}"><rect class="shade" {span} y="{TOP:g}" height="{BOTTOM - TOP:g}"/>')
         parts.append(f'<rect class="strip" {span} y="{TOP - 5:g}" height="4"/>')
-        room = int((end - start) / 5.4)
+        room = int((end - start - 8) / 6)
         if room >= 4:
-            shown = name if len(name) <= room else kernel if len(kernel) <= room else kernel[: room - 1] + "…"
+            short = kernel if device == "cpu" else device
+            shown = next((text for text in (name, short) if len(text) <= room), short[: room - 1] + "…")
             parts.append(
                 f'<text x="{(start + end) / 2:g}" y="{TOP - 10:g}" text-anchor="middle">{escape(shown)}</text>'
             )

@@ -169,7 +169,12 @@ def test_without_measurements_the_suggestion_is_to_measure():
 
 
 def test_where_nothing_is_faster_that_is_said():
-    use(Took(REQUEST, 1e-6), on_sim(REQUEST, 1e-3), link=Link(1e-3, 1e9))
+    many = FAMILY.example((16, 256), "complex128")
+    low = FAMILY.example((256,), "complex64")
+    use(
+        Took(REQUEST, 1e-6), Took(many, 16e-6), Took(low, 1e-6), on_sim(REQUEST, 1e-3), on_sim(many, 1e-3),
+        link=Link(1e-3, 1e9),
+    )  # fmt: skip
     told = advice()
     rest = [s for s in told.suggestions if s.saves_s is not None]
     assert rest == []
