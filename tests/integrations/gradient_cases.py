@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import torch
 
 import adaptive_compute as ac
@@ -219,3 +220,19 @@ def _gather() -> list[Case]:
 
 
 CASES = [*_fft(), *_nufft(), *_attention(), *_elementwise(), *_reduce(), *_gather()]
+
+# What every run of the tests covers: each rule once, at least.
+QUICK = {
+    "fft ", "irfft cut", "rfftn fitted", "1d1", "2d2 of a stack", "1d3", "plain", "grouped, bias", "array mask",
+    "logsumexp", "power, broadcast", "complex expression", "function", "where", "max all", "norm of complex",
+    "logsumexp kept", "gather, last axis", "segment_sum",
+}  # fmt: skip
+# Finite differences move the points of a nonuniform transform, and each move plans again: these take 2 to 30 s.
+LONG = {"3d3", "3d3 of a stack", "3d1 of a stack", "3d2 of a stack"}
+
+
+def parts(every: int, quick: set[str] = QUICK, without: set[str] | frozenset[str] = frozenset()) -> list[Any]:
+    """Return pytest's parameters: the quick cases, and of the others each ``every``-th for a slow run."""
+    rest = [case for case in CASES if case.name not in quick | without]
+    slow = [pytest.param(case, id=str(case), marks=pytest.mark.slow) for case in rest[::every]]
+    return [pytest.param(case, id=str(case)) for case in CASES if case.name in quick] + slow

@@ -9,21 +9,10 @@ torch = pytest.importorskip("torch", reason="pip install torch to test torch.fun
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap  # noqa: E402
 
 import adaptive_compute as ac  # noqa: E402
-from tests.integrations.gradient_cases import CASES  # noqa: E402
+from tests.integrations.gradient_cases import CASES, parts  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own, on its first use
-# Of each family the cases that differ in how calls are batched; all of them in a slow run.
-FEW = {
-    "fft n", "irfft cut", "rfftn fitted", "1d1", "2d2 of a stack", "1d3", "plain", "one head, scale", "grouped",
-    "shared bias, causal", "array mask", "logsumexp", "power, broadcast", "complex expression", "function", "where",
-    "sum rows", "max all", "norm of complex", "logsumexp kept", "gather", "scatter_add, last axis", "segment_sum",
-}  # fmt: skip
-LONG = ("3d3", "3d3 of a stack")
-PARTS = [
-    pytest.param(case, id=str(case), marks=() if case.name in FEW else pytest.mark.slow)
-    for case in CASES
-    if case.name not in LONG
-]
+PARTS = parts(every=4, without={"3d3", "3d3 of a stack"})
 
 
 def loss(result):
