@@ -9,7 +9,7 @@ BUILD_KP := adaptive_compute/backends/vulkan/build-kp.sh
 # A test at a time on each core; -n 0 runs them in one process, which is easier to debug.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: venv vulkan profile test test-slow tiny shaders lint types layers check bench clean test-cuda test-vulkan-validation validation-layer browser test-vulkan-strict docs
+.PHONY: venv vulkan profile test test-slow tiny shaders lint types layers check bench clean test-cuda test-vulkan-validation validation-layer browser test-report test-vulkan-strict docs
 
 venv: $(STAMP)
 
@@ -49,6 +49,10 @@ test-vulkan-strict: vulkan
 # A browser for the tests of the report, from Debian's packages.
 browser:
 	@command -v chromium >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends chromium; }
+
+# The report's page in that browser.
+test-report: venv
+	$(BIN)/python -m pytest -m 'not slow' tests/report
 
 # On a machine with an NVIDIA GPU, where torch with CUDA (and CuPy, Triton, cuFINUFFT) is installed already: checks every
 # CUDA kernel and measures it against the libraries beneath. PYTHON names that installation's interpreter.
