@@ -78,14 +78,23 @@ def hunt_command(
     if rank is not None and world is not None and int(world) > 1:
         if checkpoint is None:
             raise ArgumentError("--checkpoint is needed where several processes share a range")
+        if output is not None:  # each would write its own share there
+            raise ArgumentError("--output is not for processes that share a range: `adaptive zeta merge` writes it")
         begin, end = _wanted(share, begin, end, int(rank), int(world), size)
         checkpoint = checkpoint / f"part-{int(rank):04d}"
     found = _wanted(zeros, begin, end, checkpoint=checkpoint, threads=threads, device=device, block=size)
     summary, kept, start = Summary(), [], time.perf_counter()
-    for each in _watched(found, begin, end):
-        summary.add(each)
-        if output is not None:
-            kept.append(each)
+    try:
+        for each in _watched(found, begin, end):
+            summary.add(each)
+            if output is not None:
+                kept.append(each)
+    except KeyboardInterrupt:
+        way = (
+            "nothing is kept without --checkpoint" if checkpoint is None else f"run it again to go on from {checkpoint}"
+        )
+        note(f"interrupted; {way}; until here: {summary}")
+        sys.exit(130)
     seconds = time.perf_counter() - start
     if output is not None:
         _wanted(save, output, kept)

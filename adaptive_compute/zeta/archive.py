@@ -14,19 +14,26 @@ import numpy as np
 
 from . import probe, turing
 from .blocks import Block, closing
-from .checkpoint import Checkpoint, CheckpointError
+from .checkpoint import Checkpoint, CheckpointError, whole
 from .hunt import Summary, zeros_array
+from .theta import theta_turns
 
 FORMATS = (".npz", ".parquet")
 
 
 def check_output(path: str | os.PathLike[str]) -> Path:
-    """Return a path for zeros, or raise where its format is not known or its library is missing."""
+    """Return a path for zeros, or raise where its format is not known, its library missing or its folder closed."""
     path = Path(path)
     if path.suffix not in FORMATS:
         raise ValueError(f"output must end in {' or '.join(FORMATS)}, got {str(path)!r}")
     if not path.parent.is_dir():
         raise ValueError(f"output's folder {str(path.parent)!r} is not there")
+    if path.is_dir():
+        raise ValueError(f"output must be a file, {str(path)!r} is a folder")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise ValueError(f"output's folder {str(path.parent)!r} cannot be written to: {error.strerror}") from None
     if path.suffix == ".parquet":
         try:
             importlib.import_module("pyarrow.parquet")
@@ -51,18 +58,12 @@ def save(path: str | os.PathLike[str], found: Iterable[Block]) -> int:
     """
     path = check_output(path)
     base, offset = zeros_array(found)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            if path.suffix == ".npz":
-                np.savez(file, base=base, offset=offset)
-            else:
-                arrow, parquet = (importlib.import_module(name) for name in ("pyarrow", "pyarrow.parquet"))
-                parquet.write_table(arrow.table({"base": base, "offset": offset}), file)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with whole(path) as file:
+        if path.suffix == ".npz":
+            np.savez(file, base=base, offset=offset)
+        else:
+            arrow, parquet = (importlib.import_module(name) for name in ("pyarrow", "pyarrow.parquet"))
+            parquet.write_table(arrow.table({"base": base, "offset": offset}), file)
     return len(base)
 
 
@@ -98,6 +99,12 @@ def verify(folder: str | os.PathLike[str], sample: int = 20, seed: int = 0) -> d
             failures.append(f"block {block.number} begins at {block.first}, the one before ends at {previous.last}")
         if len(block.offsets) and not bool(np.all(np.diff(block.offsets) > 0)):
             failures.append(f"block {block.number}: the zeros are not in order")
+        if block.verified and not len(block.offsets) == block.expected >= 0:
+            failures.append(f"block {block.number}: {len(block.offsets)} zeros are kept, {block.expected} are there")
+        if block.verified and previous is not None and previous.verified and block.below != (
+            counted := previous.below + len(previous.offsets)
+        ):  # fmt: skip
+            failures.append(f"block {block.number} counts {block.below} zeros below, the one before {counted}")
         kept.append((block.first, block.last, block.below, block.base, _pick(block.offsets, sample, rng)))
         previous = block
     if previous is None or str(previous.last) != store.settings["t1"]:
@@ -111,8 +118,10 @@ def verify(folder: str | os.PathLike[str], sample: int = 20, seed: int = 0) -> d
         again = closing(first)
         if isinstance(again, Exception) or again.zeros != below:
             failures.append(f"N at {first} is {again}, the run says {below}")
+    told = f"{summary.zeros} zeros kept from {summary.t0} to {summary.t1}, NOT verified: {len(failures)} checks failed"
     return {
-        "zeros": summary.zeros, "verified": summary.verified and not failures, "summary": str(summary),
+        "zeros": summary.zeros, "verified": summary.verified and not failures,
+        "summary": told if failures else str(summary),
         "sampled": min(sample, len(points)), "failures": failures, "open_blocks": summary.open_blocks or [],
         "t0": summary.t0, "t1": summary.t1,
     }  # fmt: skip
@@ -218,5 +227,8 @@ def end_of(t0: Any, count: int) -> str:
     at = closing(first)
     if isinstance(at, Exception):
         raise at
+    most = 2 * theta_turns(probe.HIGHEST)[0] - at.zeros  # to within S(t), which is a few
+    if count > most:
+        raise ValueError(f"count must be at most {most}, which lie up to {probe.HIGHEST:g}, got {count}")
     base, _, after = turing.numbered(at.zeros + count)
     return str(base + Decimal(after))

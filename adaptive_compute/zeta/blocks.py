@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 from . import probe, sign, spectral, turing
 from .theta import develop, horner, theta
 
+_DIGITS = 400  # of decimal numbers: no float64 offset of a height has more that count
 ZEROS = 1 << 18  # of a block, about
 GPU_PARTS = 16  # parts of a window that a GPU works on at once
 FINER = (8.0, 16.0, 48.0)  # oversampling of the further looks
@@ -35,9 +36,11 @@ class Height:
     @classmethod
     def of(cls, value: Any) -> Height:
         """Split a number; floats and decimal numbers are taken to their last digit."""
-        exact = Decimal(value)
-        base = math.floor(exact)
-        return cls(base, float(exact - base))
+        with localcontext() as context:
+            context.prec = _DIGITS
+            exact = Decimal(value)
+            base = math.floor(exact)
+            return cls(base, float(exact - base))
 
     def __float__(self) -> float:
         return self.base + self.offset
@@ -47,7 +50,9 @@ class Height:
         return (self.base - base) + self.offset
 
     def __str__(self) -> str:
-        return str(self.base + Decimal(self.offset)) if self.offset else str(self.base)
+        with localcontext() as context:
+            context.prec = _DIGITS
+            return f"{self.base + Decimal(repr(self.offset)):f}" if self.offset else str(self.base)
 
 
 @dataclass(frozen=True)
@@ -177,10 +182,10 @@ def _window(
     undecided = []
     for at in found.doubtful:
         value = probe.Z(window.base, at)
-        row, column = divmod(
-            round((at - samples.first) / samples.step), samples.values.shape[1] - 1 - 2 * spectral.MARGIN
-        )
-        told = float(samples.values[min(row, len(samples.values) - 1), spectral.MARGIN + column])
+        cells = samples.values.shape[1] - 1 - 2 * spectral.MARGIN
+        place = round((at - samples.first) / samples.step)
+        row = min(place // cells, len(samples.values) - 1)  # the window's last point is its last part's
+        told = float(samples.values[row, spectral.MARGIN + place - row * cells])
         if abs(value) <= probe.budget(window.base + at) or (value > 0) != (told > 0):
             undecided.append(at)
     return _Part(found, samples.error, tuple(undecided))

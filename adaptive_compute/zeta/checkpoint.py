@@ -8,10 +8,12 @@ moment leaves whole blocks only; a file that was changed is refused by name.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-import tempfile
+import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,24 +24,36 @@ from .blocks import Block, Height
 
 FORMAT = 1
 RUN = "run.json"
+PART = ".part"  # of a file that is being written
+DEAD = 600.0  # seconds after which such a file is what a killed run left behind
 
 
 class CheckpointError(ValueError):
     """A checkpoint is damaged, or belongs to another run."""
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write a file so that its name never stands for less than all of it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Any]:
+    """Give a file to write beside a path, which becomes it at the end: the name never stands for less than all of it.
+
+    Its permissions are those that the process gives to any file.
+    """
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{PART}")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        with open(temporary, "xb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    with whole(path) as file:
+        file.write(data)
 
 
 def _line(content: dict[str, Any]) -> bytes:
@@ -85,6 +99,13 @@ class Checkpoint:
             write(path, _line(self.settings) + b"\n")
         self._last = hashlib.sha256(_line(self.settings)).hexdigest()
 
+    def clear(self) -> None:
+        """Remove what killed runs left half written, unless it is so young that another process may be at it."""
+        for path in self.folder.glob(f"*{PART}"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > DEAD:
+                    path.unlink()
+
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:08d}.block"
 
@@ -107,9 +128,11 @@ class Checkpoint:
         try:
             content = json.loads(head)
             stated = content.pop("sha256")
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, AttributeError, TypeError):
             raise CheckpointError(f"block {number} ({path}) is damaged: its head cannot be read") from None
         actual = hashlib.sha256(_line(content) + b"\n" + data).hexdigest()
+        if _line({**content, "sha256": stated}) != head:  # the same numbers in other characters
+            raise CheckpointError(f"block {number} ({path}) was changed: its head is not as it was written")
         if actual != stated:
             raise CheckpointError(f"block {number} ({path}) was changed: its hash is {actual}, it says {stated}")
         if content["previous"] != self._last or content["number"] != number:

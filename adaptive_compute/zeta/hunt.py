@@ -26,7 +26,7 @@ from .probe import HIGHEST
 def height(value: Any, name: str) -> Height:
     """Return an argument as a height, or raise with its name."""
     try:
-        exact = Decimal(value)
+        exact = Decimal(value.item() if isinstance(value, np.generic) else value)
     except (TypeError, ValueError, ArithmeticError):
         raise ValueError(f"{name} must be a number, got {value!r}") from None
     if not exact.is_finite() or not turing.FIRST <= exact <= Decimal(HIGHEST):
@@ -155,6 +155,7 @@ def zeros(
         store = Checkpoint(checkpoint, {
             "t0": str(first), "t1": str(last), "block": block,
         })  # fmt: skip
+        store.clear()
     return _hunt(_blocks.plan(first, last, block), store, count, _place(device, first))
 
 

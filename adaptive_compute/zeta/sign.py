@@ -30,8 +30,7 @@ NARROWEST = 3.2  # oversampling that the interpolant is made for, so that the de
 def interpolant() -> tuple[np.ndarray, float]:
     """Return the matrix (TAPS, DEGREE + 1) from samples to a cell's polynomial in x, -1..1, and its relative error.
 
-    The error: the largest absolute error over all frequencies in the band, of a signal of magnitude one, times
-    sqrt(2 TAPS) as samples of a sum of many frequencies may add up.
+    The error: the largest absolute error over all frequencies in the band, of a signal of magnitude one.
     """
     band = math.pi / NARROWEST
     w = band * np.cos(math.pi * (np.arange(96) + 0.5) / 96)

@@ -67,7 +67,8 @@ class Samples:
         Z, of NumPy or CuPy. ``values[i, MARGIN + k]`` is at ``base + first + (i cells + k) step``; points beyond a
         part's ends continue its formula smoothly.
     error : float
-        Bound for the error of each value within the window; see ``budget``.
+        Bound for the error of each value within the window, at a height within two spacings of a float64 offset from
+        the one named above; see ``budget``.
     """
 
     base: int

@@ -145,8 +145,14 @@ def _neighbourhood(first: int, last: int) -> _Neighbourhood:
     points = _gram_offsets(base, low, high, n)
     zeros, values = [], np.empty(len(points))
     for window in spectral.windows(base, low - 1e-3, high + 1e-3):
-        samples = spectral.sample(window, sign.OVERSAMPLING)
-        zeros.append(sign.zeros(samples).offsets)
+        for attempt in range(3):  # a grid that meets a zero is moved
+            samples = spectral.sample(window, sign.OVERSAMPLING * (1 + attempt / 17))
+            found = sign.zeros(samples)
+            if not found.doubtful:
+                break
+        else:
+            raise OpenCountError(f"the sign of Z at {base} + {found.doubtful[0]!r} could not be told")
+        zeros.append(found.offsets)
         here = (points >= window.first) & (points <= window.last)
         values[here] = sign.values(samples, points[here])
     good = values * np.where(n % 2 == 0, 1, -1) > 1e-7
@@ -256,6 +262,7 @@ def N(t: Any, offset: float = 0.0) -> int:  # noqa: N802 - its name in the field
     Returns
     -------
     int
+        At a zero itself, within some 1e-9, the count before it or after it.
 
     Raises
     ------
@@ -271,7 +278,7 @@ def N(t: Any, offset: float = 0.0) -> int:  # noqa: N802 - its name in the field
     29
     """
     total = float(t) + offset
-    if not 0 < total <= HIGHEST:
+    if not 0 <= total <= HIGHEST:
         raise ValueError(f"t must be from 0 to {HIGHEST:g}, got {total}")
     if total < FIRST:
         return 0

@@ -61,6 +61,14 @@ def test_processes_share_a_range(adaptive, tmp_path):
     assert found["zeros"] == 4081  # FLINT: zeta_nzeros(6000) - zeta_nzeros(2000)
 
 
+def test_processes_that_share_a_range_write_no_common_file(adaptive, tmp_path):
+    said = adaptive(
+        "zeta", "hunt", "--from", 2000, "--to", 6000, "--block", 2000, "--checkpoint", tmp_path / "all",
+        "--output", tmp_path / "zeros.npz", RANK="0", WORLD_SIZE="2", code=2,
+    ).stderr  # fmt: skip
+    assert "merge" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -108,6 +108,18 @@ def test_the_result_does_not_depend_on_threads(tmp_path):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "3" / name).read_bytes()
 
 
+@pytest.mark.parametrize("value", [14.1, 1e6 + 0.3, 1e12 + 0.1, "1000000000000.123456789012345678", "14.00000000001"])
+def test_a_height_as_text_is_the_same_height(value):
+    height = Height.of(value)
+    assert Height.of(str(height)) == height
+
+
+def test_numbers_of_numpy_are_heights():
+    for t0 in (np.int64(20), np.float32(20), np.float64(20)):
+        assert next(zeta.zeros(t0, 22)).offsets.size == 1
+    assert zeta.N(0) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
@@ -223,6 +235,58 @@ def run(tmp_path):
     return folder
 
 
+def test_the_same_head_in_other_characters_is_refused(run):
+    path = run / "00000001.block"
+    data = path.read_bytes()
+    place = data.index(b'"error":') + data[data.index(b'"error":') :].index(b"e-")
+    path.write_bytes(data[:place] + b"E" + data[place + 1 :])
+    with pytest.raises(zeta.CheckpointError, match=r"block 1 .* was changed"):
+        list(zeta.Checkpoint(run).blocks())
+    path.write_bytes(b"[1]\n")
+    with pytest.raises(zeta.CheckpointError, match=r"block 1 .* is damaged"):
+        list(zeta.Checkpoint(run).blocks())
+
+
+def test_what_a_killed_run_left_half_written_is_removed(run):
+    old, young = run / "00000001.block.a.part", run / "00000001.block.b.part"
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 3600,) * 2)
+    list(zeta.zeros(2_000, 8_000, block=2_000, checkpoint=run))
+    assert (old.exists(), young.exists()) == (False, True)
+
+
+def test_files_have_the_permissions_of_any_file(run, tmp_path):
+    (tmp_path / "any").touch()
+    archive.save(tmp_path / "zeros.npz", [])
+    for path in (run / "run.json", run / "00000000.block", tmp_path / "zeros.npz"):
+        assert path.stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
+def test_a_range_that_ends_beside_a_zero_is_told_by_the_sign_at_its_end(monkeypatch):
+    """The doubtful point is the last of its window: what the window told there is compared, not its first point."""
+    plain, asked = spectral.sample, []
+
+    def vague(window, oversampling, xp=np):
+        found = plain(window, oversampling, xp)
+        edge = abs(float(found.values[-1, -1 - spectral.MARGIN]))
+        assert abs(float(found.values[0, spectral.MARGIN])) > edge  # the last alone is in doubt
+        return spectral.Samples(found.base, found.first, found.step, found.values, edge * 1.001)
+
+    def value(base, offset):
+        asked.append(offset)
+        return zeta.Z(base, offset)
+
+    # A zero at 7000.7177 lies between the two beginnings: from one of them the ends' signs differ, as this test needs.
+    first = next(at for at in (0.5, 1.2) if (zeta.Z(7_000, at) > 0) != (zeta.Z(7_000, 5.0628) > 0))
+    window = spectral.Window(7_000, first, 5.0628, 33)
+    monkeypatch.setattr(blocks.spectral, "sample", vague)
+    monkeypatch.setattr(blocks.probe, "Z", lambda base, at: value(base, at))
+    part = blocks._window(window)
+    assert asked == [pytest.approx(window.last)]
+    assert part.undecided == ()
+
+
 @pytest.mark.parametrize("place", [0, 30, -1, 700])
 def test_a_flipped_bit_is_refused_by_name(run, place):
     path = run / "00000001.block"
@@ -287,6 +351,16 @@ def test_verify_notices_a_wrong_zero_under_a_right_hash(tmp_path):
     assert any("N at 2000" in failure for failure in result["failures"])
 
 
+def test_verify_notices_a_lost_zero_under_a_right_hash(tmp_path):
+    store = zeta.Checkpoint(tmp_path, {"t0": "2000", "t1": "3000", "block": 2_000})
+    b = next(zeta.zeros(2_000, 3_000, block=2_000))
+    store.append(blocks.Block(0, b.first, b.last, b.offsets[:-1], b.below, b.expected, "", b.error, b.statistics))
+    result = archive.verify(tmp_path, sample=2)
+    assert not result["verified"]
+    assert any("are there" in failure for failure in result["failures"])
+    assert "NOT verified" in result["summary"]
+
+
 def test_a_run_that_is_not_complete_is_not_verified(run):
     (run / "00000002.block").unlink()
     with pytest.raises(zeta.CheckpointError, match="not complete"):
@@ -318,6 +392,11 @@ def test_so_many_zeros_and_no_more():
         assert sum(len(block.offsets) for block in _all(zeta.zeros(first, end))[0]) == count
 
 
+def test_more_zeros_than_there_are_heights_for():
+    with pytest.raises(ValueError, match="count must be at most"):
+        archive.end_of(14, 10**21)
+
+
 def test_zeros_in_a_file(tmp_path, run):
     count = archive.save(tmp_path / "zeros.npz", zeta.Checkpoint(run).blocks())
     with np.load(tmp_path / "zeros.npz") as file:
@@ -325,5 +404,8 @@ def test_zeros_in_a_file(tmp_path, run):
         assert file["base"][0] + file["offset"][0] == next(zeta.Checkpoint(run).blocks()).offsets[0] + 2000
     with pytest.raises(ValueError, match=r"\.npz or \.parquet"):
         archive.save(tmp_path / "zeros.csv", [])
+    (tmp_path / "folder.npz").mkdir()
+    with pytest.raises(ValueError, match="is a folder"):
+        archive.check_output(tmp_path / "folder.npz")
     with pytest.raises(ValueError, match="is not there"):
         archive.save(tmp_path / "nowhere" / "zeros.npz", [])
