@@ -38,8 +38,9 @@ class Stages(NamedTuple):
 # transformed at once and of one that is a pass of a longer one; lengths of the passes.
 MEASURED_STAGES: dict[int, tuple[tuple[int, ...], int]] = {
     64: ((8, 8), 8),
-    6000: ((10, 10, 10, 6), 600),
-    1 << 14: ((32, 32, 16), 512),
+    5000: ((5, 10, 10, 10), 500),
+    6000: ((6, 10, 10, 10), 600),
+    1 << 14: ((32, 16, 32), 512),
 }
 MEASURED_PARTS: dict[int, tuple[tuple[int, ...], int]] = {1024: ((32, 32), 32)}
 MEASURED_PASSES: dict[int, tuple[int, ...]] = {1 << 14: (1 << 14,), 1 << 18: (512, 512), 1 << 22: (2048, 2048)}
