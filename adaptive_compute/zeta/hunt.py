@@ -71,17 +71,21 @@ def _place(device: str | None, first: Height) -> tuple[Any, int]:
     return cupy, int(number)
 
 
+KERNEL = "finufft-1"  # of the transforms on the CPU
+
+
 class _Pool:
     """Threads of which each computes with one thread."""
 
     def __init__(self, threads: int, device: Any = None) -> None:
         self._pool = ThreadPoolExecutor(threads, "zeta", None if device is None else device.use)
+        self._kernel = KERNEL if device is None else None
 
     def map(self, function: Callable, items: Iterable) -> Iterator:
-        return self._pool.map(_alone(function), items)
+        return self._pool.map(_alone(function, self._kernel), items)
 
     def submit(self, function: Callable, item: Any) -> Any:
-        return self._pool.submit(_alone(function), item)
+        return self._pool.submit(_alone(function, self._kernel), item)
 
     def __enter__(self) -> _Pool:
         return self
@@ -90,9 +94,10 @@ class _Pool:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _alone(function: Callable) -> Callable:
+def _alone(function: Callable, kernel: str | None) -> Callable:
     def call(item: Any) -> Any:
-        with using(threads=1):
+        # One kernel, whatever the profile says: a run that goes on later must give the same bits.
+        with using(threads=1, kernel=kernel):
             return function(item)
 
     return call
