@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .spectral import MARGIN, Samples
+from .spectral import MARGIN, Samples, chebyshev_fit
 
 TAPS = 20  # samples that a cell's polynomial is made of
 DEGREE = 11
@@ -36,14 +36,12 @@ def interpolant() -> tuple[np.ndarray, float]:
     w = band * np.cos(math.pi * (np.arange(96) + 0.5) / 96)
     taps = np.arange(TAPS) - (TAPS // 2 - 1)
     basis = np.exp(1j * np.outer(w, taps))
-    nodes = np.cos(math.pi * (np.arange(DEGREE + 1) + 0.5) / (DEGREE + 1))
+    nodes, to_series, to_power = chebyshev_fit(DEGREE)
     wanted = np.exp(1j * np.outer(w, (nodes + 1) / 2))
     weights = np.linalg.lstsq(
         np.vstack([basis.real, basis.imag]), np.vstack([wanted.real, wanted.imag]), rcond=1e-14
     )[0]  # fmt: skip
-    to_power = np.polynomial.chebyshev.cheb2poly
-    chebyshev = np.polynomial.chebyshev.chebfit(nodes, weights.T, DEGREE)
-    matrix = np.stack([to_power(np.concatenate([column, np.zeros(1)]))[: DEGREE + 1] for column in chebyshev.T])
+    matrix = (to_power @ (to_series @ weights.T)).T
     x = np.linspace(-1, 1, 41)
     powers = x ** np.arange(DEGREE + 1)[:, None]
     w = np.linspace(-band, band, 201)

@@ -26,7 +26,7 @@ from .. import nufft
 from . import dirichlet, low
 from .double_double import Pair, add, cycles
 from .remainder import LOWEST, bound, remainder
-from .theta import PI, TWO_PI, Development, develop
+from .theta import PI, TWO_PI, develop
 
 EPS = 1e-13
 MARGIN = 16  # grid points beyond each end, which interpolation near the end needs
@@ -126,14 +126,15 @@ def sample(window: Window, oversampling: float, xp: Any = np) -> Samples:
         return Samples(window.base, window.first, step, xp.asarray(low.hardy(t)[None]), error)
     middle = points // 2  # the transform's own order of modes: its zero is here
     offsets = [window.first + (part * cells + middle - MARGIN) * step for part in range(parts)]
+    shifts = [offset - round(offset) for offset in offsets]
     around = [develop(window.base + round(offset), step * (middle + 1) + 1) for offset in offsets]
     slope = around[parts // 2].frequency  # the same for all parts; what the others' differ by is left to the bend
     frequencies = dirichlet.frequencies(window.terms)
     relative = add(Pair(np.full(window.terms, slope.hi), np.full(window.terms, slope.lo)),
                    Pair(-frequencies.hi, -frequencies.lo))  # fmt: skip
     strength = np.empty((parts, window.terms), complex)
-    for part, (offset, at) in enumerate(zip(offsets, around)):
-        phase = at.rest - cycles(at.center, frequencies) + cycles(offset - round(offset), relative)
+    for part, (shift, at) in enumerate(zip(shifts, around)):
+        phase = at.rest - cycles(at.center, frequencies) + cycles(shift, relative)
         phase *= TWO_PI
         np.cos(phase, out=strength[part].real)
         np.sin(phase, out=strength[part].imag)
@@ -143,7 +144,7 @@ def sample(window: Window, oversampling: float, xp: Any = np) -> Samples:
         xp.asarray(places), xp.asarray(strength if parts > 1 else strength[0]), points, isign=1, eps=EPS
     ).reshape(parts, points)
     k = xp.arange(-middle, points - middle, dtype=float)
-    s = k * step + xp.asarray([[offset - round(offset)] for offset in offsets])
+    s = k * step + xp.asarray(shifts)[:, None]
     curves = np.zeros((max(len(at.curve) for at in around) + 1, parts, 1))
     for part, at in enumerate(around):
         curves[0, part] = TWO_PI * ((at.frequency.hi - slope.hi) + (at.frequency.lo - slope.lo))
@@ -153,7 +154,9 @@ def sample(window: Window, oversampling: float, xp: Any = np) -> Samples:
     values = sums.real * xp.cos(bend)
     values -= sums.imag * xp.sin(bend)
     values *= 2
-    values += _polynomial(xp.asarray(_smooth_remainder(window, around, step, middle, points)), k / middle)
+    middles = [(at.center, shift) for at, shift in zip(around, shifts)]
+    correction = _smooth_remainder(window.terms, middles, middle * step, points - 1)
+    values += _polynomial(xp.asarray(correction), k / middle)
     return Samples(window.base, window.first, step, values, error + 1e-12 * float(abs(values).max()))
 
 
@@ -167,23 +170,21 @@ def _polynomial(coefficients: Any, s: Any) -> Any:
     return value
 
 
-def _smooth_remainder(window: Window, around: list[Development], step: float, middle: int, points: int) -> np.ndarray:
-    """Return the correction as a polynomial in k / middle for each part: it turns but once where N changes by one."""
-    share = points * step / (2 * TWO_PI * window.terms)  # of the range of p
-    degree = min(14 + round(22 * min(share, 1.3)), points - 1, 40)
-    nodes, to_series, to_power = _fit(degree)
-    found = np.empty((degree + 1, len(around), 1))
-    for part, at in enumerate(around):
-        offset = window.first + (part * (points - 1 - 2 * MARGIN) + middle - MARGIN) * step
-        shift = offset - round(offset)
+def _smooth_remainder(terms: int, middles: list[tuple[int, float]], reach: float, most: int) -> np.ndarray:
+    """Return the correction as polynomials in (t - middle) / reach: it turns but once where N changes by one."""
+    share = reach / (TWO_PI * terms)  # of the range of p
+    degree = min(14 + round(22 * min(share, 1.3)), most, 40)
+    nodes, to_series, to_power = chebyshev_fit(degree)
+    found = np.empty((degree + 1, len(middles), 1))
+    for part, (center, shift) in enumerate(middles):
         # Two steps: the series falls off fast, and so do the cancelling parts of its powers.
-        series = to_series @ remainder(at.center + (shift + middle * step * nodes), window.terms)
+        series = to_series @ remainder(center + (shift + reach * nodes), terms)
         found[:, part, 0] = to_power @ series
     return found
 
 
 @lru_cache(maxsize=64)
-def _fit(degree: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def chebyshev_fit(degree: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return Chebyshev's nodes, the matrix from values there to a Chebyshev series, and from that to powers."""
     nodes = np.cos(math.pi * (np.arange(degree + 1) + 0.5) / (degree + 1))
     series = np.polynomial.chebyshev.chebvander(nodes, degree).T * (2 / (degree + 1))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from adaptive_compute import zeta
-from adaptive_compute.zeta import archive, blocks, checkpoint, sign, spectral, turing
+from adaptive_compute.zeta import archive, blocks, checkpoint, hunt, sign, spectral, turing
 from adaptive_compute.zeta.blocks import Height
 
 pytestmark = pytest.mark.filterwarnings("ignore:this machine has no profile")
@@ -315,6 +315,17 @@ def test_another_runs_checkpoint_is_refused(run):
     (run / "run.json").write_text("{")
     with pytest.raises(zeta.CheckpointError, match="damaged"):
         zeta.Checkpoint(run)
+
+
+def test_a_run_goes_on_where_it_began(run, monkeypatch):
+    assert zeta.Checkpoint(run).settings["device"] == "cpu"
+    asked = []
+    monkeypatch.setattr(hunt, "_place", lambda device, first: asked.append(device) or (np, 0))
+    list(zeta.zeros(2_000, 8_000, block=2_000, checkpoint=run))
+    assert asked == ["cpu"]
+    monkeypatch.setattr(hunt, "_place", lambda device, first: ("another module", 0))
+    with pytest.raises(zeta.CheckpointError, match="device 'cpu' there, 'cuda:0' asked"):
+        zeta.zeros(2_000, 8_000, block=2_000, checkpoint=run, device="cuda:0")
 
 
 def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
