@@ -192,6 +192,21 @@ def test_a_count_that_cannot_be_closed_is_open(monkeypatch):
         zeta.N(7_000)
 
 
+def test_gram_blocks_that_break_rossers_rule_close_nothing(monkeypatch):
+    """One zero in each of a hundred Gram intervals, but none in the 51st: only points far enough from it close."""
+    zeros = np.delete(np.arange(100) + 0.5, 50)
+    near = turing._Neighbourhood(7_000, zeros, np.arange(101.0), 6_000, np.ones(101, bool))
+    monkeypatch.setattr(turing, "_neighbourhood", lambda first, last: near)
+    needed = turing._needed(7_100)
+    assert turing._near(7_000, 20.2, 0, 0) == (6_021, 6_020, needed)
+    for offset in (49.8, 51.2):
+        found = turing._near(7_000, offset, 0, 0)
+        assert abs(found.point - 6_050.5) > needed
+    everywhere = turing._Neighbourhood(7_000, np.arange(0, 100, 9) + 0.5, near.points, 6_000, near.good)
+    monkeypatch.setattr(turing, "_neighbourhood", lambda first, last: everywhere)
+    assert turing._near(7_000, 50.2, 0, 0) is None
+
+
 def test_a_sign_that_cannot_be_told_is_open(monkeypatch):
     plain = spectral.sample
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -94,6 +95,16 @@ def test_how_many_rounds():
     assert fft_plan.rounds(even, 8 * 4096, WORDS) is None
     odd = fft_plan.Stages(4050, (18, 15, 15), 270)
     assert fft_plan.rounds(odd, 4 * 4050, WORDS) is None  # a half of 15 is no whole number of points
+
+
+@pytest.mark.parametrize("n", [*fft_plan.MEASURED_STAGES, *fft_plan.MEASURED_PARTS])
+def test_stages_that_were_measured_make_up_their_length(monkeypatch, n):
+    """A device with less shared memory than the card they were measured on may go through it in rounds."""
+    radices, threads = {**fft_plan.MEASURED_PARTS, **fft_plan.MEASURED_STAGES}[n]
+    assert math.prod(radices) == n
+    x = values(2, n)
+    with planned(monkeypatch, {n: (n,)}, {n: (radices, threads)}), ac.using(device=DEVICE):
+        assert error(ac.fft(x), np.fft.fft(x)) < BOUND
 
 
 # Two passes in one dispatch
