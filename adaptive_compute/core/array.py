@@ -85,6 +85,10 @@ class ArrayKind:
         """Return this kind's view of a NumPy array that holds values of ``dtype`` (bfloat16: their bits)."""
         return self.from_numpy(array)
 
+    def adopt(self, array: Any) -> Any:
+        """Return this kind's view of the memory of another library's array, wherever it is."""
+        raise NotImplementedError
+
     def fit(self, array: Any, axis: int, length: int) -> Any:
         """Return an array cut, or padded with zeros at the end, to a length along one axis."""
         raise NotImplementedError
@@ -195,6 +199,11 @@ class TorchKind(ArrayKind):
             counters.count_copy("NumPy array with strides that torch cannot have")
             array = array.copy()
         return torch.from_numpy(array)
+
+    def adopt(self, array: Any) -> Any:
+        import torch
+
+        return torch.from_dlpack(array)
 
     def to_bits(self, array: Any) -> np.ndarray:
         torch = sys.modules["torch"]
@@ -352,11 +361,13 @@ def as_array(value: Any, name: str) -> Any:
     if kind is None and hasattr(type(value), "__dlpack__"):  # an array of a library that a backend knows, once loaded
         for load in loaders:
             load()
-        kind = kind_of(value)
+        kind = kind_of(value) or importlib.import_module("adaptive_compute.core.dlpack").recognise(value)
     if kind is None:
         try:
-            value = np.asarray(value)
-        except ValueError as error:
+            # without a namespace of its own nobody can say what such an array's library would make of a result
+            bare = hasattr(type(value), "__dlpack__") and not hasattr(type(value), "__array__")
+            value = np.from_dlpack(value) if bare else np.asarray(value)
+        except (ValueError, BufferError) as error:
             raise DtypeError(f"{name} is not an array of numbers: {error}") from None
     elif kind is not NUMPY:
         return value

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import settings as _settings
 from .advice import advise
-from .array import Operand, as_array, describe, kind_named, kind_of
+from .array import ArrayKind, Operand, as_array, describe, kind_named, kind_of
 from .errors import (
     AdaptiveError,
     ArgumentError,
@@ -235,7 +235,7 @@ class Dispatcher:
         kind = kind_named(operand.kind)
         if operand.device == "cpu" and kernel.device == "cpu":
             native = kind_named(kernel.native)
-            return lambda array: native.from_numpy(kind.to_numpy(array))
+            return _as_kind(kind, native, operand.dtype)
         if operand.device == "cpu" and not operand.shape and kernel.takes_host_scalars:
             return kind.to_bits
         source = None if operand.device == "cpu" else self.registry.backend_of(operand.device)
@@ -261,7 +261,9 @@ class Dispatcher:
         kind = kind_named(first.kind)
         native = kind_named(kernel.native)
         if first.device == "cpu" and kernel.device == "cpu":
-            return lambda array: kind.from_numpy(native.to_numpy(array))
+            if first.dtype != "bfloat16":
+                return lambda array: kind.from_numpy(native.to_numpy(array))
+            return lambda array: _as_kind(native, kind, describe(array).dtype)(array)
         source = None if kernel.device == "cpu" else self.registry.backend_of(kernel.device)
         target = None if first.device == "cpu" else self.registry.backend_of(first.device)
         if target is not None and first.device == kernel.device:
@@ -505,6 +507,13 @@ class Dispatcher:
         convert = source is None and operand.kind not in backend.accepts
         host = kind_named(operand.kind).to_numpy(array) if convert else array
         return move(host, source, None if target == "cpu" else backend, target, operand.nbytes, origin=operand.device)
+
+
+def _as_kind(source: ArrayKind, target: ArrayKind, dtype: str) -> Callable[[Any], Any]:
+    """Return what views a host array of one kind as another; bfloat16, which NumPy does not have, by its bits."""
+    if dtype == "bfloat16":
+        return lambda array: target.from_bits(source.to_bits(array), dtype)
+    return lambda array: target.from_numpy(source.to_numpy(array))
 
 
 def physical_memory() -> int | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...core.array import ArrayKind, Operand, register_kind
+from ...core.array import ArrayKind, Operand, kind_named, register_kind
 from ...core.errors import DtypeError
 from ...core.transfer import counters
 
@@ -64,12 +64,16 @@ def view(array: Any, kind: str) -> Any:
     is_tensor = torch is not None and isinstance(array, torch.Tensor)
     if kind == "torch":
         return array if is_tensor else _as_tensor(array)
-    return _as_cupy(array) if is_tensor else array
+    if kind != "cupy":
+        return kind_named(kind).adopt(array)
+    return _as_cupy(array) if is_tensor else _from_dlpack(array)
 
 
 def _as_tensor(array: Any) -> Any:
     import torch
 
+    if type(array).__module__.partition(".")[0] != "cupy":
+        return torch.from_dlpack(array)
     itemsize = array.itemsize
     if any([stride < 0 or stride % itemsize for stride in array.strides]):
         counters.count_copy("CuPy array with strides that torch cannot have")
@@ -77,6 +81,12 @@ def _as_tensor(array: Any) -> Any:
     if _same_stream(array.data.device_id):
         return torch.utils.dlpack.from_dlpack(array.__dlpack__(stream=-1))
     return torch.from_dlpack(array)
+
+
+def _from_dlpack(array: Any) -> Any:
+    import cupy
+
+    return array if isinstance(array, cupy.ndarray) else cupy.from_dlpack(array)
 
 
 def _as_cupy(tensor: Any) -> Any:
