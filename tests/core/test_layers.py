@@ -31,6 +31,7 @@ def package(tmp_path):
         "core/__init__.py": "",
         "core/front.py": "import os\nimport numpy as np\nfrom . import back\nfrom .back import thing\ndoor = 1\n",
         "core/back.py": "thing = 1\n",
+        "core/errors.py": "AnyError = ValueError\n",
         "backends/__init__.py": "",
         "backends/base.py": "from ..core import front\n",
         "backends/cpu/__init__.py": "from .device import one\n",
@@ -40,7 +41,7 @@ def package(tmp_path):
         "integrations/torch.py": "import torch\nfrom ..core import front\n",
         "cli/__init__.py": "import typer\nfrom .. import door\nfrom ..core.front import door as d\n",
         "shaders/__init__.py": "import subprocess\n",
-        "nn/__init__.py": "import torch\nfrom adaptive_compute import door\n",
+        "nn/__init__.py": "import torch\nfrom adaptive_compute import door\nfrom ..core.errors import AnyError\n",
     }
     root = tmp_path / "adaptive_compute"
     for name, text in files.items():
@@ -87,6 +88,7 @@ def test_a_package_that_keeps_the_rules_passes(package):
         ("cli/__init__.py", "from ..backends import cpu", "cli", "backends.cpu"),
         ("integrations/torch.py", "from ..backends.cpu import device", "integrations", "backends.cpu"),
         ("nn/__init__.py", "from ..core import front", "nn", "core"),
+        ("shaders/__init__.py", "from ..core.errors import AnyError", "shaders", "core"),
         ("nufft.py", "import finufft", "face", "library finufft"),
     ],
 )

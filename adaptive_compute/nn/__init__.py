@@ -1,0 +1,33 @@
+"""Spectral layers: ``torch.nn.Module`` on the public face alone, so that they run, and train, wherever calls are routed.
+
+    from adaptive_compute import nn
+
+    layer = nn.GatedConvolution(256, max_length=2048)
+    y = layer(x)                                  # x, y: (batch, length, 256)
+
+Inputs are (batch, length, dim); constructors take ``dim`` first. Every layer class says by its attribute ``causal``
+whether an output depends on its own and earlier positions alone. A name's module is loaded when it is first used.
+"""
+
+from importlib import import_module
+from typing import Any
+
+# A file of this room, and the public names it holds: one line a file.
+_FILES = {
+    "layer": "Layer",
+}
+_FILE_OF = {name: file for file, names in _FILES.items() for name in names.split()}
+
+__all__ = sorted(_FILE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FILE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_FILE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
