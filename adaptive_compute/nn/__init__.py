@@ -1,4 +1,4 @@
-"""Spectral layers: ``torch.nn.Module`` on the public face alone, so that they run, and train, wherever calls are routed.
+"""Spectral layers: ``torch.nn.Module`` on the public face alone, that run, and train, wherever calls are routed.
 
     from adaptive_compute import nn
 
