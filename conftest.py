@@ -32,9 +32,13 @@ if "MESA_SHADER_CACHE_DIR" not in os.environ:
         os.environ["MESA_SHADER_CACHE_DIR"] = str(_cache)
 
 # Modules whose whole content is written in an optional package's language; doctest collection would import them.
-_OPTIONAL = {"triton": "backends/cuda/*_triton.py", "mrinufft": "integrations/mri_nufft*.py"}
+_OPTIONAL = {
+    "backends/cuda/*_triton.py": "triton",
+    "nn/kernels/*.py": "triton",
+    "integrations/mri_nufft*.py": "mrinufft",
+}
 collect_ignore_glob = [
-    f"adaptive_compute/{files}" for package, files in _OPTIONAL.items() if not importlib.util.find_spec(package)
+    f"adaptive_compute/{files}" for files, package in _OPTIONAL.items() if not importlib.util.find_spec(package)
 ]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 # A file of this room, and the public names it holds: one line a file.
 _FILES = {
+    "bytes": "ByteEmbedding ByteEncoder byte_features byte_frequencies to_bytes",
     "layer": "Layer",
 }
 _FILE_OF = {name: file for file, names in _FILES.items() for name in names.split()}

@@ -1,0 +1,1 @@
+"""Triton kernels of the layers: loaded on CUDA alone, each behind the layer that it serves."""
