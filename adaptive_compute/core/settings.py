@@ -102,7 +102,7 @@ _ENVIRONMENT = {
     "learn": "ADAPTIVE_LEARN",
 }
 # Read by one backend for itself, and so no unknown names here.
-_OF_BACKENDS = ("ADAPTIVE_VULKAN_STRICT",)
+_OF_BACKENDS = ("ADAPTIVE_VULKAN_STRICT", "ADAPTIVE_VULKAN_DEVICES")
 
 
 def from_environment(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...core.array import describe, kind_named
+from ...core.errors import BackendUnavailable
 from ...core.profile import TIMING_METHOD
 from ..base import Backend, Kernel
 from . import array as _array
@@ -25,6 +27,8 @@ from .runtime import opened_runtimes
 # Rooms of this backend that offer kernels; each has a function ``kernels(device)``.
 ROOMS = ("elementwise", "reduce", "gather", "fft", "nufft", "attention")
 SCRIPT = Path(__file__).with_name("build-kp.sh")
+# Which of the loader's devices to use: numbers or UUIDs, as CUDA_VISIBLE_DEVICES does for CUDA. They keep their names.
+VISIBLE = "ADAPTIVE_VULKAN_DEVICES"
 
 
 class VulkanBackend(Backend):
@@ -48,7 +52,7 @@ class VulkanBackend(Backend):
         return tuple(shown.stdout.splitlines())
 
     def devices(self) -> Sequence[str]:
-        return [f"vulkan:{index}" for index in range(len(devices()))]
+        return [f"vulkan:{index}" for index in visible(os.environ.get(VISIBLE, ""), [d.uuid for d in devices()])]
 
     def kernels(self) -> Sequence[Kernel]:
         return [kernel for device in self.devices() for room in _rooms() for kernel in room.kernels(device)]
@@ -97,6 +101,25 @@ class VulkanBackend(Backend):
 
     def synchronize(self, device: str) -> None:
         """Return at once: every run has finished when it returns."""
+
+
+def visible(asked: str, uuids: Sequence[str]) -> list[int]:
+    """Return the places of the devices that a list of numbers or UUIDs names; all of them where it is empty.
+
+    A UUID may be cut short, have dashes, and begin with ``GPU-``, which is how NVIDIA's tools show it.
+    """
+    chosen = []
+    for entry in filter(None, (part.strip() for part in asked.split(","))):
+        digits = entry.lower().removeprefix("gpu-").replace("-", "")
+        if entry.isdecimal() and len(entry) < 4:
+            matches = [int(entry)] if int(entry) < len(uuids) else []
+        else:
+            matches = [place for place, uuid in enumerate(uuids) if uuid.startswith(digits)]
+        if len(matches) != 1:
+            shown = ", ".join(f"{place} ({uuid})" for place, uuid in enumerate(uuids))
+            raise BackendUnavailable(f"{VISIBLE}: {entry!r} names {len(matches) or 'no'} device(s) of: {shown}")
+        chosen += matches
+    return sorted(set(chosen)) if chosen else list(range(len(uuids)))
 
 
 @cache

@@ -9,9 +9,10 @@ import pytest
 
 import adaptive_compute as ac
 from adaptive_compute.backends.vulkan import limits
+from adaptive_compute.backends.vulkan.device import visible
 from adaptive_compute.backends.vulkan.limits import LARGEST, Limits, devices
 from adaptive_compute.backends.vulkan.runtime import runtime
-from adaptive_compute.core.errors import ArgumentError, NoKernelError, TooLargeError
+from adaptive_compute.core.errors import ArgumentError, BackendUnavailable, NoKernelError, TooLargeError
 from adaptive_compute.core.registry import registry
 
 DEVICE = "vulkan:0"
@@ -121,3 +122,20 @@ def test_the_real_limit_is_kept_without_allocating():
     x = np.lib.stride_tricks.as_strided(np.zeros(1, "complex64"), (largest // 8 + 1024,), (0,))
     with ac.using("vulkan"), pytest.raises(NoKernelError, match="exceeds the"):
         ac.fft(x)
+
+
+UUIDS = ["9d3c0011aa", "9d3c0022bb", "6d657361"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "places"),
+    [("", [0, 1, 2]), ("2", [2]), ("1, 0", [0, 1]), ("GPU-9d3c-0022", [1]), ("6d65,0", [0, 2]), ("0,0", [0])],
+)
+def test_devices_are_chosen_by_number_or_uuid_and_keep_their_places(asked, places):
+    assert visible(asked, UUIDS) == places
+
+
+@pytest.mark.parametrize("asked", ["3", "GPU-9d3c", "7777", "nvidia"])
+def test_a_choice_that_names_no_single_device_is_refused_with_those_there_are(asked):
+    with pytest.raises(BackendUnavailable, match=r"ADAPTIVE_VULKAN_DEVICES.*0 \(9d3c0011aa\).*2 \(6d657361\)"):
+        visible(asked, UUIDS)
