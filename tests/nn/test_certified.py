@@ -1,0 +1,97 @@
+"""Every layer that says it is causal is certified: none can be added without being asked."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from adaptive_compute import nn
+from adaptive_compute.core.errors import NoProfileWarning
+
+pytestmark = pytest.mark.filterwarnings(f"ignore::{NoProfileWarning.__module__}.{NoProfileWarning.__name__}")
+
+DIM = 8
+# How a layer is made that takes more than (dim) or (dim, max_length=): name -> length -> layer.
+MADE: dict[str, Callable[[int], torch.nn.Module]] = {}
+OVER_BYTES = ("ByteEmbedding", "ByteEncoder")
+NEEDS_OTHERS = ("kernels",)  # folders whose modules need a library that is not always there
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """These are small: threads would only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def layers() -> list[type]:
+    """Return every layer class of the room, listed among its public names or not."""
+    for module in pkgutil.walk_packages(nn.__path__, f"{nn.__name__}."):
+        if not any(f".{folder}" in module.name for folder in NEEDS_OTHERS):
+            importlib.import_module(module.name)
+    found, open_ = set(), [nn.Layer]
+    while open_:
+        for one in open_.pop().__subclasses__():
+            open_.append(one)
+            if one.__module__.startswith(nn.__name__):
+                found.add(one)
+    return sorted(found, key=lambda one: one.__name__)
+
+
+def made(layer: type, length: int) -> torch.nn.Module:
+    """Return a layer for sequences of some length, from fixed random numbers."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        if layer.__name__ in MADE:
+            return MADE[layer.__name__](length)
+        accepted = inspect.signature(layer).parameters
+        return layer(DIM, max_length=length) if "max_length" in accepted else layer(DIM)
+
+
+def certificate(layer: type, length: int) -> nn.CausalityReport:
+    if layer.__name__ in OVER_BYTES:
+        return nn.certify_causal(made(layer, length), (2, length), vocabulary=256, tokens=torch.uint8)
+    dtype = torch.complex128 if getattr(layer, "complex_inputs", False) else torch.float64
+    return nn.certify_causal(made(layer, length), (2, length, DIM), dtype=dtype)
+
+
+CAUSAL = [layer for layer in layers() if layer.causal and not layer.__name__.startswith("_")]
+
+
+@pytest.mark.parametrize("layer", CAUSAL, ids=lambda layer: layer.__name__)
+def test_a_layer_that_says_it_is_causal_is(layer):
+    for length in (17, 32):
+        report = certificate(layer, length)
+        assert report.causal, str(report)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", CAUSAL, ids=lambda layer: layer.__name__)
+def test_at_greater_lengths_too(layer):
+    report = certificate(layer, 257)
+    assert report.causal, str(report)
+
+
+def test_a_layer_that_only_says_so_would_be_caught():
+    class Pretends(nn.leaks.MaskedBins):
+        causal = True
+
+    assert not certificate(Pretends, 17).causal
+
+
+@pytest.mark.parametrize("name", [name for name in nn.__all__ if inspect.isclass(getattr(nn, name))])
+def test_every_public_module_says_whether_it_is_causal(name):
+    one = getattr(nn, name)
+    if issubclass(one, torch.nn.Module) and one is not nn.Layer:
+        assert isinstance(one.causal, bool)
+
+
+def test_the_leaks_say_that_they_are_not():
+    assert not any(leak.causal for leak in nn.leaks.LEAKS)
