@@ -1,28 +1,28 @@
 """NUFFT on the CPU: FINUFFT with one thread or all, and the direct sum by matrix products for small problems.
 
-A plan keeps a few *settings*: an engine (FINUFFT's plan, or matrices) with its own copy of the points that it was made
-ready for. A call takes a free setting whose points equal its own, so that nothing is prepared again, and otherwise
-makes one ready; calls in several threads never share a setting.
+Plans keep their points and lend engines to one another: see nufft_points.py.
 """
 
 from __future__ import annotations
 
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from statistics import median
 from typing import Any
 
 import numpy as np
 
+from ...core.array import Operand
 from ...core.curve import Curve, Estimate
 from ...core.dispatcher import physical_memory
 from ...core.errors import NufftError, NufftWarning
+from ...core.host_memory import results
 from ...core.operation import Features, Request, log2
 from ...core.operations.nufft_rule import (
     FLOOR,
-    LARGEST_PHASE,
     ROUNDING,
     SMALLEST_EPS,
     NufftParams,
@@ -42,9 +42,8 @@ from ...core.transfer import counters
 from ...core.waits import short_waits
 from ..base import Kernel, Plan
 from .device import needs
+from .nufft_points import Execute, PointsPlan
 
-SETTINGS_BYTES = 128 << 20  # what the settings of one plan may hold together, if more than one
-MOST_SETTINGS = 4
 ONE_THREAD = 1 << 18  # multiplications of a real matrix product up to which OpenBLAS uses one thread
 # Bytes of a grid from which the transforms of a stack are made one after another, each by all threads. FINUFFT's own
 # choice, a thread for each, was measured at 1.2 times as long with grids of 12 MB, and at the same with 0.8 MB.
@@ -55,118 +54,6 @@ LEAST_SHARED = 1e5  # floating-point operations below which threads cost more th
 def kernels() -> Sequence[Kernel]:
     """Return this room's kernels."""
     return [Finufft("finufft", threaded=True), Finufft("finufft-1", threaded=False), Direct()]
-
-
-class Setting:
-    """An engine, and the points that it is ready for (None: no points yet)."""
-
-    __slots__ = ("engine", "mark", "points")
-
-    def __init__(self, engine: Any) -> None:
-        self.engine = engine
-        self.points: list[np.ndarray] | None = None
-        self.mark: tuple[bytes, ...] = ()
-
-
-class PointsPlan(Plan):
-    """A plan whose engines remember their points.
-
-    ``make`` returns an engine; ``prepare(engine, points)`` makes it ready for points, which it may keep;
-    ``execute(engine, data)`` runs it.
-    """
-
-    def __init__(
-        self,
-        request: Request,
-        make: Callable[[], Any],
-        prepare: Callable[[Any, list[np.ndarray]], None],
-        execute: Callable[[Any, np.ndarray], np.ndarray],
-        nbytes: int,
-    ) -> None:
-        self._params, self._names = request.params, coordinate_names(request.params)
-        self._make, self._prepare, self._execute = make, prepare, execute
-        self._limit = max(1, min(MOST_SETTINGS, SETTINGS_BYTES // max(nbytes, 1)))
-        self.nbytes = nbytes * self._limit
-        self._free = [Setting(make())]  # in the order of their last use
-        self._count = 1
-        self._change = threading.Condition()
-
-    def run(self, data: np.ndarray, *points: np.ndarray) -> np.ndarray:
-        if not data.flags.c_contiguous:
-            counters.count_copy("strengths or modes that are not contiguous, for a NUFFT")
-            data = np.ascontiguousarray(data)
-        mark = tuple(x[:: max(1, len(x) // 3)].tobytes() for x in points)
-        setting = self._take(mark)
-        try:
-            ready = setting.points
-            if ready is None or setting.mark != mark or not all(map(np.array_equal, ready, points)):
-                self._set(setting, mark, points)
-            return self._execute(setting.engine, data)
-        finally:
-            self._give(setting)
-
-    def _set(self, setting: Setting, mark: tuple[bytes, ...], points: Sequence[np.ndarray]) -> None:
-        check_finite(points, self._names)
-        setting.points = None  # an engine that fails half-way has no points
-        copies = [np.array(x, order="C") for x in points]
-        periodic = zip(copies, self._names, self._params.n_modes) if self._params.type != 3 else ()
-        folded = [_folded(x, name, n, self._params.eps) for x, name, n in periodic]
-        self._prepare(setting.engine, folded or copies)
-        setting.points, setting.mark = copies, mark
-
-    def _take(self, mark: tuple[bytes, ...]) -> Setting:
-        """Return a free setting: one that seems to have these points, a new one, or the one used longest ago."""
-        with self._change:
-            while True:
-                for index in range(len(self._free) - 1, -1, -1):
-                    if self._free[index].mark == mark:
-                        return self._free.pop(index)
-                if self._count < self._limit and not (self._free and self._free[0].points is None):
-                    self._count += 1
-                    break
-                if self._free:
-                    return self._free.pop(0)
-                self._change.wait()
-        try:
-            return Setting(self._make())
-        except BaseException:
-            with self._change:
-                self._count -= 1
-            raise
-
-    def _give(self, setting: Setting) -> None:
-        with self._change:
-            self._free.append(setting)
-            self._change.notify()
-
-
-# 2 pi as a sum, so that what is taken from a point is exact: multiples of the first part need no rounding.
-_TURN = float(np.float32(2 * np.pi))
-_EXACT = 2.0**29 * _TURN  # 24 bits of the first part, and 29 of turns
-_TURN_REST = float(8 * np.arctan(np.longdouble(1)) - np.longdouble(_TURN))
-
-
-def _folded(x: np.ndarray, name: str, n: int, eps: float) -> np.ndarray:
-    """Return points within one period, [-pi, pi], in their own dtype.
-
-    FINUFFT folds as well, but in the points' precision, which costs up to three times the rounding of points within.
-    Farther out than folding is exact, the highest of the ``n`` frequencies turns a point's rounding into an error.
-    """
-    reach = max(-float(x.min()), float(x.max()))
-    if reach <= np.pi:
-        return x
-    if reach > _EXACT:
-        error = n / 2 * reach / LARGEST_PHASE
-        said = f"{name} reaches {reach:.3g}, too far from [-pi, pi]: its rounding gives {n} modes an error of about"
-        if error >= 1:
-            raise NufftError(f"{said} {error:.1g}, which is no correct digit")
-        if error > eps:
-            warnings.warn(f"{said} {error:.1g}, more than eps={eps:.1g}", NufftWarning, stacklevel=2)
-    wide = x.astype(np.float64)
-    turns = np.rint(wide * (0.5 / np.pi))
-    wide -= turns * _TURN
-    wide -= turns * _TURN_REST
-    return wide.astype(x.dtype)
 
 
 class EmptyPlan(Plan):
@@ -234,7 +121,13 @@ class Finufft(Kernel):
         batch = min(p.n_trans, request.threads)
         held = 1.6**p.dim * grid_bytes(p, dtype.name) * batch  # 2 / 1.25: FINUFFT's usual upsampling
         nbytes = int(held) + 16 * (points_of(request) * p.dim + outputs_of(request) * (p.type == 3))
-        return PointsPlan(request, make, prepare, execute, nbytes)
+        alone = p.type == 3 or (p.n_trans > 1 and grid_bytes(p, dtype.name) < ONE_BY_ONE)
+        key = (self.name, p.type, p.n_modes, eps, p.isign, p.modeord, p.options, dtype.name, request.threads)
+        outcome = request.operation.result(request)[0]
+        plan = PointsPlan(request, make, prepare, execute, nbytes, list if alone else partial(_partners, key, outcome))
+        if p.type != 3 and p.n_trans == 1:
+            _lenders.setdefault(key, weakref.WeakSet()).add(plan)
+        return plan
 
     def features(self, request: Request) -> Features:
         found = super().features(request)
@@ -320,6 +213,44 @@ def _finufft_plan(
     for warning in given:
         warnings.warn(f"FINUFFT warns: {warning.message}", NufftWarning, stacklevel=2)
     return plan
+
+
+# Plans of one transform each, by what decides their engines. A stack of transforms on large grids is made one by one
+# anyway, and an engine's adjoint is the transform of the other type and sign over the same points.
+_lenders: dict[Any, weakref.WeakSet[PointsPlan]] = {}
+
+
+def _partners(key: tuple[Any, ...], outcome: Operand) -> list[tuple[PointsPlan, Execute]]:
+    """Return the plans whose engines can run a transform of types 1 and 2 with such a result, and how."""
+    name, kind, modes, eps, isign, *rest = key
+
+    def each(engine: Any, data: np.ndarray) -> np.ndarray:
+        return one_by_one(engine.execute, data)
+
+    def each_adjoint(engine: Any, data: np.ndarray) -> np.ndarray:
+        return one_by_one(engine.execute_adjoint, data)
+
+    def one_by_one(run: Callable[..., np.ndarray], data: np.ndarray) -> np.ndarray:
+        out = results.empty(outcome.shape, outcome.dtype)
+        stacked = data.ndim > (1 if kind == 1 else len(modes))
+        with _Refusals():
+            for part, row in zip(data, out) if stacked else ((data, out),):
+                run(part, out=row)
+        return out
+
+    found: list[tuple[PointsPlan, Execute]] = [(plan, each) for plan in list(_lenders.get(key, ()))]
+    if not _has_adjoint():
+        return found
+    opposite = _lenders.get((name, 3 - kind, modes, eps, -isign, *rest), ())
+    return found + [(plan, each_adjoint) for plan in list(opposite)]
+
+
+@lru_cache(maxsize=1)
+def _has_adjoint() -> bool:
+    """Tell whether this FINUFFT's plans run their adjoint; they do from 2.5 on."""
+    import finufft
+
+    return hasattr(finufft.Plan, "execute_adjoint")
 
 
 class Direct(Kernel):
