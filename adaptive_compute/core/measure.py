@@ -301,8 +301,9 @@ class _Run:
             runner.seconds(1)  # a device may compile anew for either set of operands, and for where its memory lies
             runner.seconds(1)
         samples = time_in_turn(timed, shares, turns=TURNS)
-        for kernel in lanes:
-            self.ledger.timed(kernel, PAUSE * TURNS)
+        for kernel, lane in lanes.items():
+            if lane[0].threads:
+                self.ledger.timed(kernel, PAUSE * TURNS)
         for lane, quick, times in zip(lanes.values(), timed, samples):
             for runner, own in zip(quick, times):
                 self._keep(operation, runner, own)

@@ -5,10 +5,10 @@ candidate is really run on the same operands, through the same path that a calle
 two candidates differ by 1.2x or more; the rest, where any choice is as good, are reported apart.
 
 Candidates are timed in rounds, each once a round in rotating order, and a round's time is the lower quartile of its
-samples. What is at least twice as slow as the fastest after two rounds runs no more. A candidate's time is the lower
-quartile of its rounds, as in a profile, because a disturbance only ever adds to a time. The chosen kernel counts as
-slower than the fastest one where it was so in all rounds but one at most; where it was not, noise decides between the
-two, and either is right.
+samples. What is four times as slow as the fastest after one round, or twice after two, runs no more. A candidate's time
+is the lower quartile of its rounds, as in a profile, because a disturbance only ever adds to a time. The chosen kernel
+counts as slower than the fastest one where it was so in all rounds but one at most; where it was not, noise decides
+between the two, and either is right.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,8 @@ from .timing import time_in_turn, typical
 
 DECIDED = 1.2
 ROUNDS, SECONDS_A_ROUND = 5, 0.012
-SURE, HOPELESS = 2, 2.0  # rounds after which a candidate that is so many times slower runs no more
+# Rounds after which a candidate that is so many times slower runs no more.
+SURE = {1: 4.0, 2: 2.0}
 ATTEMPTS = 8  # requests tried for each that is wanted: many leave no choice
 MIXED = "mixed "  # before a device's name: the first operand is there, the others are on the host
 
@@ -198,8 +200,10 @@ def _prediction_error(outcomes: Sequence[Outcome], counts: Callable[[Outcome, st
 class _Call:
     """A candidate bound to a request, run the way a caller's arrays would be."""
 
-    def __init__(self, call: Callable[..., Any], arrays: tuple[Any, ...], synchronize: Callable[[], None]) -> None:
-        self.call, self.arrays, self.synchronize = call, arrays, synchronize
+    def __init__(
+        self, call: Callable[..., Any], arrays: tuple[Any, ...], synchronize: Callable[[], None], threads: bool
+    ) -> None:
+        self.call, self.arrays, self.synchronize, self.threads = call, arrays, synchronize, threads
 
     def seconds(self, repeats: int) -> float:
         start = time.perf_counter()
@@ -358,7 +362,10 @@ def _calls(
         forced = changed(state, kernel=candidate.name, device=candidate.device)
         call = dispatcher.entry(request, forced).call
         backend = dispatcher.registry.backend_of(candidate.device)
-        calls[label(candidate)] = _Call(call, arrays, lambda b=backend, d=candidate.device: b.synchronize(d))  # type: ignore[misc]
+        wait: Callable[[], None] = partial(backend.synchronize, candidate.device)
+        calls[label(candidate)] = _Call(
+            call, arrays, wait, candidate.device == "cpu" or backend.software(candidate.device)
+        )
     return calls
 
 
@@ -368,9 +375,9 @@ def _rounds(calls: dict[str, _Call]) -> dict[str, list[float]]:
     running = list(calls)
     time.sleep(SETTLE)
     for turn in range(ROUNDS):
-        if turn == SURE:
+        if turn in SURE:
             least = min(min(rounds[name]) for name in running)
-            running = [name for name in running if min(rounds[name]) < HOPELESS * least]
+            running = [name for name in running if min(rounds[name]) < SURE[turn] * least]
         running = running[1:] + running[:1]
         samples = time_in_turn([[calls[name]] for name in running], [[SECONDS_A_ROUND]] * len(running), turns=1)
         for name, lane in zip(running, samples):

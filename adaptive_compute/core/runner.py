@@ -34,6 +34,7 @@ class Runner:
         self.kernel = kernel
         self.request = relocated(request, kernel)
         self.backend = registry.backend_of(kernel.device)
+        self.threads = kernel.device == "cpu" or self.backend.software(kernel.device)
         self.plan = kernel.plan(self.request)
         self.sets = [self._native(arrays), self._native(copies)]
         self.turn = 0

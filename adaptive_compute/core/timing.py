@@ -27,7 +27,9 @@ WAKING = 0.005
 
 
 class Timed(Protocol):
-    """What ``time_in_turn`` times."""
+    """What ``time_in_turn`` times; ``threads`` where the host's threads compute, which others must not disturb."""
+
+    threads: bool
 
     def seconds(self, repeats: int) -> float:
         """Return the mean time of some runs in a row."""
@@ -45,14 +47,17 @@ def time_in_turn(
     """
     samples: list[list[list[float]]] = [[[] for _ in lane] for lane in lanes]
     repeats = [[0] * len(lane) for lane in lanes]
+    spinning = True
     collecting = gc.isenabled()
     gc.disable()
     try:
         for turn in range(turns):
             for number in ((index + turn) % len(lanes) for index in range(len(lanes))):
-                if len(lanes) > 1:
+                threads = bool(lanes[number]) and lanes[number][0].threads
+                if len(lanes) > 1 and (threads or spinning):
                     time.sleep(PAUSE)
-                awake = time.perf_counter() + WAKING
+                spinning = threads
+                awake = time.perf_counter() + (WAKING if threads else 0.0)
                 for place, timed in enumerate(lanes[number]):
                     own, share = samples[number][place], shares[number][place]
                     if own and own[0] > LONG and sum(own) >= share:
