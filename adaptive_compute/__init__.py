@@ -13,10 +13,11 @@ _ROOMS = {
     "core.masks": "Blocks Causal Prefix Window",
     "core.operations.attention": "attention",
     "core.operations.elementwise": (
-        "abs absolute add angle arccos arccosh arcsin arcsinh arctan arctan2 arctanh ceil clip conj cos cosh "
+        "abs absolute acos acosh add angle arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 "
+        "atanh ceil clip conj cos cosh "
         "divide elementwise equal erf evaluate exp exp2 expm1 floor floor_divide gelu greater greater_equal imag "
         "isfinite isinf isnan less less_equal log log10 log1p log2 logical_and logical_not logical_or logical_xor "
-        "maximum minimum multiply negative not_equal positive power real reciprocal relu remainder round rsqrt "
+        "maximum minimum multiply negative not_equal positive pow power real reciprocal relu remainder round rsqrt "
         "sigmoid sign silu sin sinh softplus sqrt square subtract tan tanh where"
     ),
     "core.operations.fft": (

@@ -45,6 +45,12 @@ from .core.operations.elementwise import (
     absolute as absolute,
 )
 from .core.operations.elementwise import (
+    acos as acos,
+)
+from .core.operations.elementwise import (
+    acosh as acosh,
+)
+from .core.operations.elementwise import (
     add as add,
 )
 from .core.operations.elementwise import (
@@ -70,6 +76,21 @@ from .core.operations.elementwise import (
 )
 from .core.operations.elementwise import (
     arctanh as arctanh,
+)
+from .core.operations.elementwise import (
+    asin as asin,
+)
+from .core.operations.elementwise import (
+    asinh as asinh,
+)
+from .core.operations.elementwise import (
+    atan as atan,
+)
+from .core.operations.elementwise import (
+    atan2 as atan2,
+)
+from .core.operations.elementwise import (
+    atanh as atanh,
 )
 from .core.operations.elementwise import (
     ceil as ceil,
@@ -184,6 +205,9 @@ from .core.operations.elementwise import (
 )
 from .core.operations.elementwise import (
     positive as positive,
+)
+from .core.operations.elementwise import (
+    pow as pow,
 )
 from .core.operations.elementwise import (
     power as power,

@@ -41,7 +41,12 @@ OTHERS = {"where": 3, "real": 1, "imag": 1, "erf": 1}
 COMPOSITES = {
     "rsqrt": 1, "sigmoid": 1, "relu": 1, "silu": 1, "gelu": 1, "gelu_tanh": 1, "softplus": 1, "angle": 1, "clip": 3,
 }  # fmt: skip
-ALIASES = {"abs": "absolute", "conj": "conjugate", "round": "rint", "mod": "remainder", "true_divide": "divide"}
+# NumPy's other names, and the array API standard's.
+ALIASES = {
+    "abs": "absolute", "conj": "conjugate", "round": "rint", "mod": "remainder", "true_divide": "divide",
+    "acos": "arccos", "acosh": "arccosh", "asin": "arcsin", "asinh": "arcsinh", "atan": "arctan", "atan2": "arctan2",
+    "atanh": "arctanh", "pow": "power",
+}  # fmt: skip
 ARITY = {**UFUNCS, **OTHERS, **COMPOSITES}
 CONSTANTS = {"pi": math.pi, "e": math.e}
 

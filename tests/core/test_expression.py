@@ -34,6 +34,7 @@ A = np.array([0.25, 0.5, 0.75])
         ("where(a > 0.4, a, 2 * a)", lambda a: np.where(a > 0.4, a, 2 * a)),
         ("  a ", lambda a: a),
         ("arctan2(a, 2)", lambda a: np.arctan2(a, 2)),
+        ("atan2(a, 2) + pow(a, 2)", lambda a: np.arctan2(a, 2) + a**2),
         ("maximum(a, pi) + e", lambda a: np.maximum(a, np.pi) + np.e),
         ("1e3 * a + 2j", lambda a: 1e3 * a + 2j),
         ("(\na\n+\na\n)", lambda a: a + a),

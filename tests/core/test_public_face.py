@@ -44,3 +44,11 @@ def test_a_wrong_name_is_an_attribute_error():
 
 def test_dir_lists_the_public_names():
     assert {"fft", "nufft", "attention", "evaluate", "using"} <= set(dir(ac))
+
+
+def test_the_array_api_standards_names_are_there():
+    """Each is NumPy's function of another name; NumPy from 2.0 has both."""
+    names = {"acos": "arccos", "acosh": "arccosh", "asin": "arcsin", "asinh": "arcsinh", "atan": "arctan"}
+    names |= {"atanh": "arctanh", "atan2": "arctan2", "pow": "power"}
+    for name, same in names.items():
+        assert getattr(ac, name) is getattr(ac, same)

@@ -217,6 +217,9 @@ arctan = _unary("arctan", "Inverse tangent, in radians.", _NUMBERS, _FLOATS, "np
 arcsinh = _unary("arcsinh", "Inverse hyperbolic sine.", _NUMBERS, _FLOATS, "np.array([0.0])", "array([0.])")
 arccosh = _unary("arccosh", "Inverse hyperbolic cosine.", _NUMBERS, _FLOATS, "np.array([1.0])", "array([0.])")
 arctanh = _unary("arctanh", "Inverse hyperbolic tangent.", _NUMBERS, _FLOATS, "np.array([0.0])", "array([0.])")
+# The array API standard's names.
+acos, acosh, asin, asinh, atan, atan2, atanh = arccos, arccosh, arcsin, arcsinh, arctan, arctan2, arctanh
+pow = power
 sigmoid = _unary(
     "sigmoid", "Logistic function 1 / (1 + exp(-x)).", _NUMBERS, _FLOATS, "np.array([0.0])", "array([0.5])"
 )
