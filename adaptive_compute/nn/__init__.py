@@ -18,6 +18,8 @@ _FILES = {
     "certificate": "CausalityReport Leak certify_causal",
     "convolution": "causal_convolution gated_convolution",
     "layer": "Layer",
+    "quantize": "Int8Quantizer PolarQuantizer QuantizedTensor",
+    "spectral_attention": "CausalSpectralAttention SpectralAttention",
 }
 _FILE_OF = {name: file for file, names in _FILES.items() for name in names.split()}
 _MODULES = ("leaks",)  # whose names stay in them: layers that nobody should take for causal ones
