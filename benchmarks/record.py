@@ -59,15 +59,24 @@ def machine() -> dict[str, Any]:
     }
 
 
-def publish(name: str, figures: Mapping[str, Any], text: str) -> None:
+def parser() -> argparse.ArgumentParser:
+    """Return a parser of what :func:`publish` wants to know, for benchmarks with options of their own."""
+    made = argparse.ArgumentParser()
+    made.add_argument("--json", action="store_true", help="print the record instead of the table")
+    made.add_argument("--save", action="store_true", help="write the record to benchmarks/results/")
+    return made
+
+
+def publish(name: str, figures: Mapping[str, Any], text: str, options: argparse.Namespace | None = None) -> None:
     """Print a table, or with ``--json`` the record; with ``--save`` write it to benchmarks/results/."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--json", action="store_true", help="print the record instead of the table")
-    parser.add_argument("--save", action="store_true", help="write the record to benchmarks/results/")
-    options = parser.parse_args()
+    if options is None:
+        options = parser().parse_args()
+        given = []
+    else:
+        given = [word for word in sys.argv[1:] if word not in ("--json", "--save")]
     made = {
         "benchmark": name,
-        "command": f"python -m benchmarks.{Path(sys.argv[0]).stem}",
+        "command": " ".join([f"python -m benchmarks.{Path(sys.argv[0]).stem}", *given]),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
         "figures": figures,
