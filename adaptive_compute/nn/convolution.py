@@ -11,7 +11,6 @@ directly (a matrix product may write its result transposed at no cost).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,10 +19,8 @@ from torch.autograd import forward_ad
 import adaptive_compute as ac
 
 from ..core.errors import ArgumentTypeError, DtypeError, ShapeError
+from .blocks import Blocks, fast_length
 from .layer import FLOATS, check_alike, working_dtype
-
-# Bytes of one block's padded signal. On a processor a block should stay in its cache; elsewhere fewer calls count.
-CACHED_BLOCK, LARGE_BLOCK = 1 << 20, 1 << 28
 
 
 def causal_convolution(u: Any, h: Any) -> Any:
@@ -140,31 +137,6 @@ def _fused_supports(z: Any, short: Any, h: Any) -> bool:
     return supports(z, short, h)
 
 
-def fast_length(least: int) -> int:
-    """Return a length of at least ``least`` whose transform is quick: a power of two times 1, 3, 5, 9 or 15.
-
-    Examples
-    --------
-    >>> from adaptive_compute.nn.convolution import fast_length
-    >>> fast_length(4095), fast_length(4097)
-    (4096, 4608)
-    """
-    return min(m << max((-(-least // m) - 1).bit_length(), 0) for m in (1, 3, 5, 9, 15))
-
-
-@ac.pipeline
-def _filtered(u: Any, spectrum: Any, n: int) -> Any:
-    """Return the circular convolution of n points with a kernel whose spectrum is known."""
-    return ac.irfft(ac.rfft(u) * spectrum, n)
-
-
-@ac.pipeline
-def _pulled_back(u: Any, g: Any, spectrum: Any, n: int) -> Any:
-    """Return the gradients that ``_filtered`` hands on for ``g``: of u, and of the spectrum, over the batch."""
-    back = ac.rfft(g)
-    return ac.irfft(back * ac.conj(spectrum), n), ac.sum(back * ac.conj(ac.rfft(u)), axis=1)
-
-
 class _Convolution(torch.autograd.Function):  # type: ignore[misc]
     """``u`` (batch, dim, length) with ``h`` (dim, taps), a block at a time; keeps its operands alone."""
 
@@ -173,10 +145,10 @@ class _Convolution(torch.autograd.Function):  # type: ignore[misc]
         ctx.save_for_backward(u, h)
         out = torch.empty_like(u)
         u, result = u.transpose(0, 1), out.transpose(0, 1)
-        work = _Work(u, h)
-        for place in work.blocks():
-            work.padded(0, place).copy_(u[place])
-            result[place] = _filtered(work.buffer(0, place), work.spectrum[place[0], None], work.n)[..., : work.length]
+        blocks = Blocks(u, h, 1)
+        for place in blocks:
+            blocks.signal(0).copy_(u[place])
+            result[place] = blocks.filtered(0)
         return out
 
     @staticmethod
@@ -186,17 +158,13 @@ class _Convolution(torch.autograd.Function):  # type: ignore[misc]
             return _again(_plain_convolution, ctx, grad, u, h)
         grad_u = torch.empty_like(u)
         u, g, result = u.transpose(0, 1), grad.transpose(0, 1), grad_u.transpose(0, 1)
-        work = _Work(u, h)
-        of_spectrum = torch.zeros_like(work.spectrum)
-        for place in work.blocks():
-            work.padded(0, place).copy_(u[place])
-            work.padded(1, place).copy_(g[place])
-            back, part = _pulled_back(
-                work.buffer(0, place), work.buffer(1, place), work.spectrum[place[0], None], work.n
-            )
-            result[place] = back[..., : work.length]
-            of_spectrum[place[0]] += part
-        return grad_u, work.kernel_gradient(of_spectrum, h)
+        blocks = Blocks(u, h, 2)
+        of_spectrum = torch.zeros_like(blocks.spectrum)
+        for place in blocks:
+            blocks.signal(0).copy_(u[place])
+            blocks.signal(1).copy_(g[place])
+            result[place] = blocks.pulled_back(0, 1, of_spectrum, again=False)
+        return grad_u, blocks.kernel_gradient(of_spectrum)
 
 
 class _Gated(torch.autograd.Function):  # type: ignore[misc]
@@ -205,14 +173,14 @@ class _Gated(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, z: Any, short: Any, h: Any) -> Any:
         ctx.save_for_backward(z, short, h)
-        streams, work, taps = _streams(z, short, h)
+        streams, blocks, taps = _streams(z, short, h, 1)
         out = z.new_empty(streams.shape[1:])
-        for place in work.blocks():
+        for place in blocks:
             *gates, v = _shortened(streams[:, *place], taps[:, place[0]])
             for i in reversed(range(len(gates) - 1)):
-                torch.mul(gates[i + 1], v, out=work.padded(0, place))
-                v = _filtered(work.buffer(0, place), work.spectrum[i, place[0], None], work.n)[..., : work.length]
-            torch.mul(gates[0], v, out=out[place]) if out.dtype == v.dtype else out[place].copy_(gates[0] * v)
+                torch.mul(gates[i + 1], v, out=blocks.signal(0))
+                v = blocks.filtered(0, i)
+            _write(out[place], gates[0], v)
         return out
 
     @staticmethod
@@ -220,76 +188,35 @@ class _Gated(torch.autograd.Function):  # type: ignore[misc]
         z, short, h = ctx.saved_tensors
         if torch.is_grad_enabled():
             return _again(_plain_gated, ctx, grad, z, short, h)
-        streams, work, taps = _streams(z, short, h)
-        of_streams, of_taps = torch.empty_like(streams), torch.zeros_like(taps)
-        of_spectrum = torch.zeros_like(work.spectrum)
         orders = range(h.shape[0])
-        for place in work.blocks():
+        streams, blocks, taps = _streams(z, short, h, len(orders) + 1)
+        of_streams, of_taps = torch.empty_like(streams), torch.zeros_like(taps)
+        of_spectrum = torch.zeros_like(blocks.spectrum)
+        for place in blocks:
             block = streams[:, *place]
             shortened = _shortened(block, taps[:, place[0]])
             *gates, v = shortened
-            inner = {len(orders): v}  # what stands to the right of gate i + 1, for each i
+            inner = {len(orders): v}  # what stands to the right of gate i, for each i
             for i in reversed(orders):
-                torch.mul(gates[i + 1], inner[i + 1], out=work.padded(i, place))
-                filtered = _filtered(work.buffer(i, place), work.spectrum[i, place[0], None], work.n)
-                inner[i] = filtered[..., : work.length]
+                torch.mul(gates[i + 1], inner[i + 1], out=blocks.signal(i))
+                inner[i] = blocks.filtered(i, i)
             g = grad[place].to(v.dtype)
             found = torch.empty_like(shortened)
             torch.mul(g, inner[0], out=found[0])
             for i in orders:
-                torch.mul(g, gates[i], out=work.padded(-1, place))
-                back, part = _pulled_back(
-                    work.buffer(i, place), work.buffer(-1, place), work.spectrum[i, place[0], None], work.n
-                )
-                of_spectrum[i, place[0]] += part
-                g = back[..., : work.length]
+                torch.mul(g, gates[i], out=blocks.signal(-1))
+                g = blocks.pulled_back(i, -1, of_spectrum, i)
                 torch.mul(g, inner[i + 1], out=found[i + 1])
             torch.mul(g, gates[-1], out=found[-1])
             _pull_short(found, block, taps[:, place[0]], of_streams[:, *place], of_taps[:, place[0]])
-        return of_streams.view_as(z), of_taps.view_as(short).to(short.dtype), work.kernel_gradient(of_spectrum, h)
+        return of_streams.view_as(z), of_taps.view_as(short).to(short.dtype), blocks.kernel_gradient(of_spectrum)
 
 
-class _Work:
-    """The kernels' spectra, and padded buffers for one block, made once for all blocks of a call."""
-
-    def __init__(self, u: Any, h: Any, buffers: int = 2) -> None:
-        dim, batch, self.length = u.shape[-3:]
-        self.n = fast_length(self.length + h.shape[-1] - 1)
-        dtype = working_dtype(torch.promote_types(u.dtype, h.dtype))
-        self.spectrum = ac.rfft(h.to(dtype), self.n)
-        # A block that another device computes is worth its way only where it is large.
-        near = u.device.type == "cpu" and ac.settings.backend in (None, "cpu")
-        rows = max((CACHED_BLOCK if near else LARGE_BLOCK) // (self.n * dtype.itemsize), 1)
-        self._size = (min(max(rows // batch, 1), dim), min(rows, batch))
-        self._dim, self._batch = dim, batch
-        self._buffers = torch.zeros((buffers, *self._size, self.n), dtype=dtype, device=u.device)
-
-    def blocks(self) -> Iterator[tuple[slice, slice]]:
-        """Yield the places of the blocks: channels, then elements of the batch."""
-        channels, elements = self._size
-        for c in range(0, self._dim, channels):
-            for b in range(0, self._batch, elements):
-                yield slice(c, min(c + channels, self._dim)), slice(b, min(b + elements, self._batch))
-
-    def buffer(self, number: int, place: tuple[slice, slice]) -> Any:
-        """Return a buffer in a block's size, whose positions beyond the length are zero."""
-        channels, elements = place
-        return self._buffers[number, : channels.stop - channels.start, : elements.stop - elements.start]
-
-    def padded(self, number: int, place: tuple[slice, slice]) -> Any:
-        """Return the part of a buffer that a signal is written to."""
-        return self.buffer(number, place)[..., : self.length]
-
-    def kernel_gradient(self, of_spectrum: Any, h: Any) -> Any:
-        """Return the kernel's gradient from its spectrum's, which ``_pulled_back`` gives."""
-        return ac.irfft(of_spectrum, self.n)[..., : h.shape[-1]].to(h.dtype)
-
-
-def _streams(z: Any, short: Any, h: Any) -> tuple[Any, _Work, Any]:
-    """Return z as (streams, dim, batch, length), what blocks need, and the short kernels as (streams, dim, 1, taps)."""
+def _streams(z: Any, short: Any, h: Any, buffers: int) -> tuple[Any, Blocks, Any]:
+    """Return z as (streams, dim, batch, length), its blocks, and the short kernels as (streams, dim, 1, taps)."""
     streams = z.reshape(-1, h.shape[1], *z.shape[1:])
-    work = _Work(streams, h, buffers=h.shape[0] + 1)
-    return streams, work, short.to(work.spectrum.dtype.to_real()).reshape(*streams.shape[:2], 1, -1)
+    blocks = Blocks(streams, h, buffers)
+    return streams, blocks, short.to(blocks.dtype).reshape(*streams.shape[:2], 1, -1)
 
 
 def _shortened(streams: Any, taps: Any) -> Any:
@@ -300,15 +227,25 @@ def _shortened(streams: Any, taps: Any) -> Any:
     return out
 
 
+def _write(out: Any, a: Any, b: Any) -> None:
+    """Write a product into ``out``, which may be narrower."""
+    if out.dtype == b.dtype:
+        torch.mul(a, b, out=out)
+    else:
+        out.copy_(a * b)
+
+
 def _pull_short(found: Any, streams: Any, taps: Any, of_streams: Any, of_taps: Any) -> None:
     """Write the gradient of ``_shortened`` for the streams, and add that of the taps."""
-    pulled = found * taps[..., :1]
+    pulled = of_streams if of_streams.dtype == found.dtype else torch.empty_like(found)
+    torch.mul(found, taps[..., :1], out=pulled)
     of_taps[..., 0] += (found * streams).sum(-1).sum(-1, keepdim=True)
     for j in range(1, min(taps.shape[-1], streams.shape[-1])):
         later, earlier = found[..., j:], streams[..., :-j]
         pulled[..., :-j].addcmul_(later, taps[..., j : j + 1])
         of_taps[..., j] += (later * earlier).sum(-1).sum(-1, keepdim=True)
-    of_streams.copy_(pulled)
+    if pulled is not of_streams:
+        of_streams.copy_(pulled)
 
 
 def _plain_convolution(u: Any, h: Any) -> Any:
