@@ -15,13 +15,13 @@ Launch = Callable[[str, tuple[int, int], int, int, tuple[Any, ...]], None]
 _compiling = threading.Lock()
 
 
-def launcher(file: str, constants: Mapping[str, int], index: int) -> Launch:
-    """Return what starts the kernels of a source file on torch's current stream of a GPU.
+def launcher(files: tuple[str, ...], constants: Mapping[str, int], index: int) -> Launch:
+    """Return what starts the kernels of a source on torch's current stream of a GPU.
 
     Parameters
     ----------
-    file : str
-        Name of the source beside this module.
+    files : tuple of str
+        The source: files beside this module, one behind the other.
     constants : mapping
         The macros that it is compiled with.
     index : int
@@ -33,17 +33,17 @@ def launcher(file: str, constants: Mapping[str, int], index: int) -> Launch:
         ``launch(name, grid, threads, shared, arguments)``: ``shared`` bytes of a block's shared memory; arguments are
         tensors, for their address, and whole numbers.
     """
-    return _launcher(file, tuple(constants.items()), index)
+    return _launcher(files, tuple(constants.items()), index)
 
 
 @lru_cache(maxsize=256)
-def _launcher(file: str, constants: tuple[tuple[str, int], ...], index: int) -> Launch:
+def _launcher(files: tuple[str, ...], constants: tuple[tuple[str, int], ...], index: int) -> Launch:
     import cupy
 
     options = ("--std=c++17", *(f"-D{name}={value}" for name, value in constants))
     with _compiling, cupy.cuda.Device(index), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # CuPy's about where it looks for headers that these sources do not need
-        module = cupy.RawModule(code=_source(file), options=options)
+        module = cupy.RawModule(code=source(files), options=options)
         module.compile()
 
     @lru_cache(maxsize=64)
@@ -63,8 +63,9 @@ def _launcher(file: str, constants: tuple[tuple[str, int], ...], index: int) -> 
 
 
 @lru_cache(maxsize=16)
-def _source(file: str) -> str:
-    return (Path(__file__).parent / file).read_text(encoding="utf-8")
+def source(files: tuple[str, ...]) -> str:
+    """Return the text of source files beside this module, one behind the other."""
+    return "\n".join((Path(__file__).parent / file).read_text(encoding="utf-8") for file in files)
 
 
 @lru_cache(maxsize=64)

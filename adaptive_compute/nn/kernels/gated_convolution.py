@@ -2,21 +2,23 @@
 
 Rows lie along time, so a block reads its rows in full lines, transforms them in shared memory, and writes the result:
 nothing in between is ever stored, and backward computes it again. How the transforms do without zero padding is told in
-``gated_convolution.cu``.
+``quarter_transform.cuh``. Sequences too long for that take ``gated_convolution_long``.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
+from . import gated_convolution_long as by_steps
 from .compiled import Launch, launcher
 
-FILE = "gated_convolution.cu"
-SHORTEST, LONGEST = 256, 8192  # points of a transform; shorter sequences are filled up with zeros
+FILES = ("quarter_transform.cuh", "short_convolution.cuh", "gated_convolution.cu")
+SHORTEST, WITHIN = 256, 8192  # points of a transform in shared memory; shorter sequences are filled up with zeros
+LONGEST = max(by_steps.POINTS)
 MOST_TAPS = 8  # of the short convolution
 MOST_ITEMS = 65535  # of a batch: what a grid holds in its second direction
 ELEMENTS = {torch.float32: 0, torch.bfloat16: 1}
@@ -57,64 +59,81 @@ def fused_gated_convolution(z: Any, short: Any, h: Any) -> Any:
     return _Fused.apply(z, short, h)
 
 
-class _Shape(NamedTuple):
-    """What a call's kernels depend on."""
+class Plan:
+    """The kernels of one length, and how each is started."""
 
-    dim: int
-    batch: int
-    length: int
-    taps: int
-    points: int  # of the transform
-    element: int
-    device: int
+    def __init__(self, points: int, element: int, taps: int, device: int) -> None:
+        constants = {"LENGTH": points, "ELEMENT": element, "TAPS": taps, **CONSTANTS}
+        self._launch: Launch = launcher(FILES, constants, device)
+        self.points, self._side = points, points // 16
+        self._threads = max(self._side, 128)
+        self._bytes = self._threads * 17 * 8  # of the points, with a gap behind every 16
 
-    @property
-    def threads(self) -> int:
-        return max(self.points // 16, 128)
+    def width(self, dim: int) -> int:
+        """Return how many blocks all channels take."""
+        return -(-dim * self._side // self._threads)
 
-    @property
-    def width(self) -> int:
-        """Blocks that all channels take."""
-        return -(-self.dim * (self.points // 16) // self.threads)
+    def start(self, name: str, dim: int, items: int, more: int, *arguments: Any) -> None:
+        """Start a kernel over channels, ``items`` times, with ``more`` bytes of shared memory a thread."""
+        size = self._bytes + more * self._threads
+        self._launch(name, (self.width(dim), items), self._threads, size, arguments)
 
-    @property
-    def shared(self) -> int:
-        """Bytes of shared memory for a block's points, with a gap behind every 16."""
-        return self.threads * 17 * 8
-
-    @property
-    def groups(self) -> int:
-        """Parts of the batch that the backward kernel sums by themselves."""
-        most = max(BLOCKS // self.width, 1)
-        return -(-self.batch // -(-self.batch // most)) if self.batch > most else self.batch
-
-    def launch(self) -> Launch:
-        return kernels(self.points, self.element, self.taps, self.device)
+    def spectrum(self, h: Any) -> Any:
+        """Return the filters' spectra (dim, points, 2)."""
+        out = h.new_empty((h.shape[0], self.points, 2))
+        self.start("spectrum", h.shape[0], 1, 0, out, h, h.shape[0], h.shape[1])
+        return out
 
 
 @lru_cache(maxsize=64)
-def kernels(points: int, element: int, taps: int, device: int) -> Launch:
-    """Return what starts the kernels for a number of points, an element type and a number of short taps."""
-    return launcher(FILE, {"LENGTH": points, "ELEMENT": element, "TAPS": taps, **CONSTANTS}, device)
+def plan_of(points: int, element: int, taps: int, device: int) -> Plan | by_steps.Plan:
+    """Return the kernels for a number of points, an element type and a number of short taps."""
+    return (Plan if points <= WITHIN else by_steps.Plan)(points, element, taps, device)
 
 
-def _shape(z: Any, short: Any, h: Any) -> _Shape:
+def forward(plan: Plan, z: Any, weights: Any, h: Any, packed: bool) -> Any:
+    """Return the gated convolution (dim, batch, length)."""
+    dim, (batch, length) = h.shape[0], z.shape[1:]
+    out = torch.empty((dim, batch, length), dtype=z.dtype, device=z.device)
+    plan.start(
+        "gated", dim, batch, 0, out, out.stride(0), out.stride(1), z, z.stride(0), z.stride(1), weights,
+        plan.spectrum(h), dim, length, int(packed),
+    )  # fmt: skip
+    return out
+
+
+def backward(plan: Plan, z: Any, weights: Any, h: Any, grad: Any, packed: bool) -> tuple[Any, Any, Any]:
+    """Return the gradients of z, of the short convolution's weights (in parts, to be added up) and of h."""
+    dim, (batch, length) = h.shape[0], z.shape[1:]
+    groups = parts(batch, max(BLOCKS // plan.width(dim), 1))
+    of_z = torch.empty((3 * dim, batch, length), dtype=z.dtype, device=z.device)
+    partial, sums = h.new_empty((groups, dim, plan.points, 2)), h.new_empty((groups, *weights.shape))
+    plan.start(
+        "gated_gradient", dim, groups, 128, of_z, of_z.stride(0), of_z.stride(1), partial, sums, grad, grad.stride(0),
+        grad.stride(1), z, z.stride(0), z.stride(1), weights, plan.spectrum(h), dim, length, batch, int(packed),
+    )  # fmt: skip
+    of_h = torch.empty_like(h)
+    plan.start("filter_gradient", dim, 1, 0, of_h, partial, dim, h.shape[1], groups)
+    return of_z, sums, of_h
+
+
+def parts(items: int, most: int) -> int:
+    """Return into how many parts of nearly equal size to divide items, ``most`` at most."""
+    return -(-items // -(-items // most))
+
+
+def _plan(z: Any, short: Any) -> Any:
     points = max(1 << (z.shape[2] - 1).bit_length(), SHORTEST)
-    return _Shape(h.shape[1], z.shape[1], z.shape[2], short.shape[1], points, ELEMENTS[z.dtype], z.device.index or 0)
+    return plan_of(points, ELEMENTS[z.dtype], short.shape[1], z.device.index or 0)
 
 
-def _rows(x: Any, pack: int) -> tuple[Any, int]:
+def _rows(x: Any) -> tuple[Any, bool]:
     """Return a tensor (rows, batch, length) that lies along time, and whether it may be read 16 bytes at a time."""
     if x.stride(2) != 1 and x.shape[2] > 1:
         x = x.contiguous()
+    pack = 16 // x.itemsize
     strides = [x.stride(axis) for axis in (0, 1) if x.shape[axis] > 1]
-    return x, x.data_ptr() % 16 == 0 and all(stride % pack == 0 for stride in strides)
-
-
-def _spectrum(shape: _Shape, launch: Launch, h: Any) -> Any:
-    out = h.new_empty((shape.dim, shape.points, 2))
-    launch("spectrum", (shape.width, 1), shape.threads, shape.shared, (out, h, shape.dim, h.shape[1]))
-    return out
+    return x, x.data_ptr() % 16 == 0 and all(stride % pack == 0 for stride in (*strides, x.shape[2]))
 
 
 class _Fused(torch.autograd.Function):  # type: ignore[misc]
@@ -122,19 +141,11 @@ class _Fused(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def forward(ctx: Any, z: Any, short: Any, h: Any) -> Any:
-        shape = _shape(z, short, h)
-        launch = shape.launch()
         ctx.save_for_backward(z, short, h)
-        z, packed = _rows(z, 16 // z.itemsize)
-        out = torch.empty((shape.dim, shape.batch, shape.length), dtype=z.dtype, device=z.device)
-        packed &= shape.length % (16 // z.itemsize) == 0
-        spectrum = _spectrum(shape, launch, h[0].float().contiguous())
-        launch(
-            "gated", (shape.width, shape.batch), shape.threads, shape.shared,
-            (out, out.stride(0), out.stride(1), z, z.stride(0), z.stride(1), short.float().contiguous(), spectrum,
-             shape.dim, shape.length, int(packed)),
-        )  # fmt: skip
-        return out
+        plan = _plan(z, short)
+        z, packed = _rows(z)
+        run = forward if isinstance(plan, Plan) else by_steps.forward
+        return run(plan, z, short.float().contiguous(), h[0].float().contiguous(), packed)
 
     @staticmethod
     def backward(ctx: Any, grad: Any) -> tuple[Any, Any, Any]:
@@ -143,25 +154,9 @@ class _Fused(torch.autograd.Function):  # type: ignore[misc]
             from ..convolution import _again, _plain_gated
 
             return _again(_plain_gated, ctx, grad, z, short, h)
-        shape = _shape(z, short, h)
-        launch, groups = shape.launch(), shape.groups
-        taps, weights = h[0].float().contiguous(), short.float().contiguous()
-        spectrum = _spectrum(shape, launch, taps)
-        z, packed = _rows(z, 16 // z.itemsize)
-        grad, also = _rows(grad, 16 // z.itemsize)
-        packed = packed and also and shape.length % (16 // z.itemsize) == 0
-        of_z = torch.empty((3 * shape.dim, shape.batch, shape.length), dtype=z.dtype, device=z.device)
-        partial = taps.new_empty((groups, shape.dim, shape.points, 2))
-        sums = taps.new_empty((groups, *short.shape))
-        launch(
-            "gated_gradient", (shape.width, groups), shape.threads,
-            shape.shared + 128 * shape.threads,
-            (of_z, of_z.stride(0), of_z.stride(1), partial, sums, grad, grad.stride(0), grad.stride(1), z,
-             z.stride(0), z.stride(1), weights, spectrum, shape.dim, shape.length, shape.batch, int(packed)),
-        )  # fmt: skip
-        of_h = torch.empty_like(taps)
-        launch(
-            "filter_gradient", (shape.width, 1), shape.threads, shape.shared,
-            (of_h, partial, shape.dim, taps.shape[1], groups),
-        )  # fmt: skip
+        plan = _plan(z, short)
+        z, packed = _rows(z)
+        grad, also = _rows(grad)
+        run = backward if isinstance(plan, Plan) else by_steps.backward
+        of_z, sums, of_h = run(plan, z, short.float().contiguous(), h[0].float().contiguous(), grad, packed and also)
         return of_z, sums.sum(0).to(short.dtype), of_h[None].to(h.dtype)
