@@ -8,12 +8,11 @@ could not be told within the error budget, is reported open, with the place.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
-from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +21,6 @@ from .theta import develop, horner, theta
 
 _DIGITS = 400  # of decimal numbers: no float64 offset of a height has more that count
 ZEROS = 1 << 18  # of a block, about
-GPU_PARTS = 16  # parts of a window that a GPU works on at once
 FINER = (8.0, 16.0, 48.0)  # oversampling of the further looks
 
 
@@ -118,77 +116,103 @@ def plan(first: Height, last: Height, zeros: int = ZEROS) -> list[tuple[Height, 
     return list(pairwise(ends))
 
 
-def work(
-    number: int, first: Height, last: Height, closings: Callable[[], tuple[Any, Any]],
-    run: Callable[[Callable, Iterable], Iterator] = map, xp: Any = np,
+@dataclass(frozen=True)
+class Part:
+    """What was found in a window: its zeros, its error budget, and the places at which the sign could not be told."""
+
+    offsets: np.ndarray
+    error: float
+    undecided: tuple[float, ...] = ()
+
+
+class Finder(NamedTuple):
+    """How windows are worked on.
+
+    Attributes
+    ----------
+    find : callable
+        ``find(windows, oversampling, every)`` gives a ``Part`` for each window; see ``find``, the CPU's own.
+    zeros, windows : int
+        About how many zeros, and how many windows at most, it works on at once.
+    """
+
+    find: Callable[[Sequence[spectral.Window], float, bool], list[Part]]
+    zeros: int
+    windows: int
+
+
+def groups(first: Height, last: Height, finder: Finder) -> list[list[spectral.Window]]:
+    """Cut a block into windows, in groups that are worked on at once."""
+    windows = spectral.windows(first.base, first.offset, last.over(first.base))
+    return spectral.groups(windows, finder.zeros, finder.windows)
+
+
+def close(
+    number: int, first: Height, last: Height, looked: Sequence[tuple[Sequence[spectral.Window], list[Part]]],
+    closings: tuple[Any, Any], finder: Finder,
 ) -> Block:  # fmt: skip
-    """Find and verify the zeros of a block.
+    """Make a block of what was found in its windows, looking again where zeros are missing.
 
     Parameters
     ----------
     number : int
     first, last : Height
-    closings : callable
-        Gives N at both ends, as ``turing.close`` gave it, or the error that it raised.
-    run : callable
-        Applies a function to each window, in order: ``map``, or that of a pool of threads.
-    xp : module
-        NumPy, or CuPy to work on the current GPU.
+    looked : sequence of (windows, parts)
+        The groups, in order, and what ``finder.find`` gave for each.
+    closings : tuple
+        N at both ends, as ``turing.close`` gave it, or the error that it raised.
+    finder : Finder
 
     Returns
     -------
     Block
     """
-    shares = 1 if xp is np else GPU_PARTS
-    windows = spectral.windows(first.base, first.offset, last.over(first.base), parts=shares)
-    parts = list(run(partial(_window, xp=xp), windows))
-    at_first, at_last = closings()
-    failures = [str(c) for c in (at_first, at_last) if isinstance(c, Exception)]
+    at_first, at_last = closings
+    failures = [str(c) for c in closings if isinstance(c, Exception)]
     below = -1 if isinstance(at_first, Exception) else at_first.zeros
     expected = -1 if failures else at_last.zeros - at_first.zeros
-    count = sum(len(p.found.offsets) for p in parts)
+    parts = [p for _, found in looked for p in found]
+    count = sum(len(p.offsets) for p in parts)
     for finer in FINER:
         if expected < 0 or count == expected:
             break
-        parts = list(run(partial(_window, oversampling=finer, every=True, xp=xp), windows))
-        count = sum(len(p.found.offsets) for p in parts)
+        parts = [p for windows, _ in looked for p in finder.find(windows, finer, True)]
+        count = sum(len(p.offsets) for p in parts)
     if expected >= 0 and count != expected:
         failures.append(f"{count} zeros found, {expected} are there")
-    failures += [f"the sign of Z at {w.base} + {at!r} could not be told" for p, w in zip(parts, windows)
-                 for at in p.undecided]  # fmt: skip
-    offsets = np.concatenate([p.found.offsets for p in parts])
+    failures += [f"the sign of Z at {first.base} + {at!r} could not be told" for p in parts for at in p.undecided]
+    offsets = np.concatenate([p.offsets for p in parts])
     return Block(
         number, first, last, offsets, below, expected, "; ".join(failures), max(p.error for p in parts),
         statistics(first, offsets, below) if below >= 0 else {},
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Part:
-    found: sign.Found
-    error: float
-    undecided: tuple[float, ...]
+def find(windows: Sequence[spectral.Window], oversampling: float, every: bool) -> list[Part]:
+    """Find several windows' zeros on the CPU.
+
+    Where a grid meets a zero, that window is looked at again on another grid; if that goes on, the signs in doubt are
+    worked out one by one.
+    """
+    samples = [spectral.sample(window, oversampling) for window in windows]
+    parts = []
+    for window, at, found in zip(windows, samples, sign.zeros(samples, every)):
+        for attempt in (1, 2):
+            if found.doubtful:
+                at = spectral.sample(window, oversampling * (1 + attempt / 17))
+                (found,) = sign.zeros([at], every)
+        parts.append(Part(found.offsets, at.error, tuple(x for x in found.doubtful if not _told(at, x))))
+    return parts
 
 
-def _window(
-    window: spectral.Window, oversampling: float = sign.OVERSAMPLING, every: bool = False, xp: Any = np
-) -> _Part:
-    """Find one window's zeros; where the grid meets a zero, it is moved, and the ends' signs are worked out."""
-    for attempt in range(3):
-        samples = spectral.sample(window, oversampling * (1 + attempt / 17), xp)
-        found = sign.zeros(samples, every)
-        if not found.doubtful:
-            return _Part(found, samples.error, ())
-    undecided = []
-    for at in found.doubtful:
-        value = probe.Z(window.base, at)
-        cells = samples.values.shape[1] - 1 - 2 * spectral.MARGIN
-        place = round((at - samples.first) / samples.step)
-        row = min(place // cells, len(samples.values) - 1)  # the window's last point is its last part's
-        told = float(samples.values[row, spectral.MARGIN + place - row * cells])
-        if abs(value) <= probe.budget(window.base + at) or (value > 0) != (told > 0):
-            undecided.append(at)
-    return _Part(found, samples.error, tuple(undecided))
+def _told(samples: spectral.Samples, at: float) -> bool:
+    """Tell whether Z itself has the sign of its sample at a grid point, beyond its error."""
+    value = probe.Z(samples.base, at)
+    sample = float(samples.values[spectral.MARGIN + round((at - samples.first) / samples.step)])
+    return abs(value) > probe.budget(samples.base + at) and (value > 0) == (sample > 0)
+
+
+CPU = Finder(find, 1 << 15, 1 << 10)
 
 
 def gram_coordinate(first: Height, offsets: np.ndarray) -> tuple[int, np.ndarray]:
@@ -226,14 +250,15 @@ def statistics(first: Height, offsets: np.ndarray, below: int) -> dict[str, Any]
     whole, rest = gram_coordinate(first, offsets)
     gaps = np.diff(rest)
     after = (below - whole - 1) + np.arange(1, len(offsets) + 1) - rest
-    per = np.bincount(np.unique(np.floor(rest), return_counts=True)[1], minlength=6)
-    intervals = math.floor(rest[-1]) - math.floor(rest[0]) + 1
+    interval = np.floor(rest).astype(np.int64)
+    interval -= interval[0]
+    per = np.bincount(np.bincount(interval), minlength=6)
     return {
         "smallest_gap": float(gaps.min()), "smallest_gap_at": float(offsets[gaps.argmin()]),
         "largest_gap": float(gaps.max()), "largest_gap_at": float(offsets[gaps.argmax()]),
         "largest_s": float(after.max()), "largest_s_at": float(offsets[after.argmax()]),
         "smallest_s": float(after.min() - 1), "smallest_s_at": float(offsets[after.argmin()]),
-        "gram_intervals": [int(intervals - per[1:].sum()), *(int(c) for c in per[1:])],
+        "gram_intervals": per.tolist(),
     }  # fmt: skip
 
 

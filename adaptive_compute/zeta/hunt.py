@@ -6,11 +6,11 @@ import importlib
 import importlib.util
 import os
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from .. import explain, nufft, using
 from . import blocks as _blocks
-from . import spectral, turing
+from . import sign, spectral, turing
 from .blocks import Block, Height
 from .checkpoint import RUN, Checkpoint
 from .probe import HIGHEST
@@ -43,11 +43,13 @@ def _threads(threads: int | None) -> int:
     return threads
 
 
-GPU_THREADS = 8  # that keep one GPU busy: what a window needs from the host is worked out beside another's transform
+GPU_THREADS = 4  # that keep one GPU busy: what a batch needs from the host is worked out beside another's kernels
+GPU_ZEROS = 1 << 21  # of a block found on a GPU, about
+AHEAD = 2  # blocks begun before the one that comes next is done
 
 
-def _place(device: str | None, first: Height) -> tuple[Any, int]:
-    """Return the array module to work with, and the GPU's number."""
+def _place(device: str | None, first: Height) -> int | None:
+    """Return the number of the GPU to work with; None: the CPU."""
     if device is None:
         window = spectral.windows(first.base, first.offset, first.offset + 10_000.0)[-1]
         x = np.linspace(-3, 3, max(window.terms, 1))
@@ -58,7 +60,7 @@ def _place(device: str | None, first: Height) -> tuple[Any, int]:
             device = "cpu"
     kind, _, number = device.partition(":")
     if kind == "cpu" and not number:
-        return np, 0
+        return None
     if kind != "cuda" or not number.isdigit():
         raise ValueError(f"device must be 'cpu' or 'cuda:0' (or another number), got {device!r}")
     try:
@@ -68,24 +70,44 @@ def _place(device: str | None, first: Height) -> tuple[Any, int]:
         raise ValueError(f"device {device!r} needs CuPy and an NVIDIA GPU: {error}") from None
     if int(number) >= count:
         raise ValueError(f"device {device!r} is not there: this machine has {count} GPUs")
-    return cupy, int(number)
+    return int(number)
 
 
 KERNEL = "finufft-1"  # of the transforms on the CPU
 
 
 class _Pool:
-    """Threads of which each computes with one thread."""
+    """Threads of which each computes with one thread, and that take what they are given in order."""
 
-    def __init__(self, threads: int, device: Any = None) -> None:
-        self._pool = ThreadPoolExecutor(threads, "zeta", None if device is None else device.use)
-        self._kernel = KERNEL if device is None else None
+    def __init__(self, threads: int, gpu: int | None) -> None:
+        ready = None
+        self.finder = _blocks.CPU
+        if gpu is not None:
+            engine = importlib.import_module(f"{__package__}.gpu").device(gpu)
+            ready, self.finder = engine.use, engine.finder
+        self._pool = ThreadPoolExecutor(threads, "zeta", ready)
 
-    def map(self, function: Callable, items: Iterable) -> Iterator:
-        return self._pool.map(_alone(function, self._kernel), items)
+    def submit(self, function: Callable, *arguments: Any) -> Future:
+        return self._pool.submit(self._alone, function, arguments)
 
-    def submit(self, function: Callable, item: Any) -> Any:
-        return self._pool.submit(_alone(function, self._kernel), item)
+    def _alone(self, function: Callable, arguments: tuple[Any, ...]) -> Any:
+        # One kernel, whatever the profile says: a run that goes on later must give the same bits.
+        with using(threads=1, kernel=KERNEL):
+            return function(*arguments)
+
+    def begin(self, number: int, ends: tuple[Height, Height], closing: Future) -> tuple[Future, Future]:
+        """Begin a block; returns the block to come, and N at its end."""
+        looked = [
+            (windows, self.submit(self.finder.find, windows, sign.OVERSAMPLING, False))
+            for windows in _blocks.groups(*ends, self.finder)
+        ]
+        following = self.submit(_blocks.closing, ends[1])
+        return self.submit(self._close, number, ends, looked, (closing, following)), following
+
+    def _close(self, number: int, ends: tuple[Height, Height], looked: list, closings: tuple[Future, Future]) -> Block:
+        # What is waited for was given to the threads before this.
+        found = [(windows, parts.result()) for windows, parts in looked]
+        return _blocks.close(number, *ends, found, tuple(c.result() for c in closings), self.finder)
 
     def __enter__(self) -> _Pool:
         return self
@@ -94,18 +116,9 @@ class _Pool:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _alone(function: Callable, kernel: str | None) -> Callable:
-    def call(item: Any) -> Any:
-        # One kernel, whatever the profile says: a run that goes on later must give the same bits.
-        with using(threads=1, kernel=kernel):
-            return function(item)
-
-    return call
-
-
 def zeros(
     t0: Any, t1: Any, *, checkpoint: str | os.PathLike[str] | None = None, threads: int | None = None,
-    device: str | None = None, block: int = _blocks.ZEROS,
+    device: str | None = None, block: int | None = None,
 ) -> Iterator[Block]:  # fmt: skip
     """Find and verify every zero of zeta on the critical line between two heights, block by block.
 
@@ -121,8 +134,8 @@ def zeros(
         ``"cpu"`` or a GPU such as ``"cuda:0"``, which needs CuPy. Default: where the router runs a window's transform,
         and for a run that goes on, where it began: zeros found on another device differ in their last bits. On a GPU
         they may do so from run to run, because its transforms add in no fixed order.
-    block : int
-        Zeros of a block, about; at least 1000.
+    block : int, optional
+        Zeros of a block, about; at least 1000. Default 2^18, and 2^21 on a GPU.
 
     Yields
     ------
@@ -153,21 +166,23 @@ def zeros(
     first, last = height(t0, "t0"), height(t1, "t1")
     if last.over(first.base) <= first.offset:
         raise ValueError(f"t1 must be above t0, got t0={t0} and t1={t1}")
-    if not isinstance(block, int) or isinstance(block, bool) or block < 1000:
+    if block is not None and (not isinstance(block, int) or isinstance(block, bool) or block < 1000):
         raise ValueError(f"block must be a whole number from 1000 on, got {block!r}")
     count = _threads(threads)
     if device is None and checkpoint is not None and (Path(checkpoint) / RUN).exists():
         device = Checkpoint(checkpoint).settings.get("device")  # where it began
-    place, store = _place(device, first), None
+    gpu, store = _place(device, first), None
+    if block is None:
+        block = _blocks.ZEROS if gpu is None else GPU_ZEROS
     if checkpoint is not None:
-        kind = "cpu" if place[0] is np else f"cuda:{place[1]}"
+        kind = "cpu" if gpu is None else f"cuda:{gpu}"
         store = Checkpoint(checkpoint, {"t0": str(first), "t1": str(last), "block": block, "device": kind})
         store.clear()
-    return _hunt(_blocks.plan(first, last, block), store, count, place)
+    return _hunt(_blocks.plan(first, last, block), store, count, gpu)
 
 
 def _hunt(
-    plan: list[tuple[Height, Height]], store: Checkpoint | None, threads: int, place: tuple[Any, int]
+    plan: list[tuple[Height, Height]], store: Checkpoint | None, threads: int, gpu: int | None
 ) -> Iterator[Block]:
     done = 0
     if store is not None:
@@ -178,23 +193,22 @@ def _hunt(
             done += 1
     if done == len(plan):
         return
-    xp, number_of = place
-    with _Pool(
-        threads if xp is np else min(threads, GPU_THREADS), None if xp is np else xp.cuda.Device(number_of)
-    ) as pool:
+    with _Pool(threads if gpu is None else min(threads, GPU_THREADS), gpu) as pool:
         closing = pool.submit(_blocks.closing, plan[done][0])
+        coming: deque[Future] = deque()
         for number in range(done, len(plan)):
-            first, last = plan[number]
-            following = pool.submit(_blocks.closing, last)
-            found = _blocks.work(number, first, last, partial(_results, closing, following), pool.map, xp)
-            closing = following
-            if store is not None:
-                store.append(found)
-            yield found
+            block, closing = pool.begin(number, plan[number], closing)
+            coming.append(block)
+            if len(coming) > AHEAD:
+                yield _kept(coming.popleft().result(), store)
+        while coming:
+            yield _kept(coming.popleft().result(), store)
 
 
-def _results(*closings: Any) -> tuple[Any, Any]:
-    return closings[0].result(), closings[1].result()
+def _kept(found: Block, store: Checkpoint | None) -> Block:
+    if store is not None:
+        store.append(found)
+    return found
 
 
 @dataclass

@@ -84,7 +84,7 @@ def _cos_sin(x: Decimal) -> tuple[Decimal, Decimal]:
     return cos, sin
 
 
-def remainder(t: Any, terms: int | None = None) -> np.ndarray:
+def remainder(t: Any, terms: Any = None) -> np.ndarray:
     """Evaluate the correction.
 
     Parameters

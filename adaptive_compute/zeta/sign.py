@@ -9,10 +9,9 @@ at which Z has different signs, each by more than the error budget.
 from __future__ import annotations
 
 import math
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from .spectral import MARGIN, Samples, chebyshev_fit
 TAPS = 20  # samples that a cell's polynomial is made of
 DEGREE = 11
 PIECE = 1024  # columns of a product: BLAS does so few in the calling thread
-CHUNK = 16384  # cells worked on at a time: fewer, and threads wait for each other's Python
+CHUNK = 2048  # cells worked on at a time: their polynomials fit in the second-level cache
 OVERSAMPLING = 4.0
 NARROWEST = 3.2  # oversampling that the interpolant is made for, so that the density's growth in a window is covered
 
@@ -65,12 +64,8 @@ class Found:
     doubtful: tuple[float, ...]
 
 
-def _polynomials(values: Any, cells: Any) -> Any:
+def _polynomials(values: np.ndarray, cells: np.ndarray) -> np.ndarray:
     """Return the cells' polynomials, shape (DEGREE + 1, cells), from flat samples."""
-    xp = module_of(values)
-    if xp is not np:
-        around = values[cells + xp.arange(1 - TAPS // 2, TAPS // 2 + 1)[:, None]]
-        return xp.asarray(interpolant()[0].T) @ around
     views, matrix = np.lib.stride_tricks.sliding_window_view(values, TAPS), interpolant()[0].T
     p = np.empty((DEGREE + 1, len(cells)))
     for at in range(0, len(cells), PIECE):
@@ -78,12 +73,7 @@ def _polynomials(values: Any, cells: Any) -> Any:
     return p
 
 
-def module_of(array: Any) -> Any:
-    """Return the module of an array's kind: NumPy or CuPy."""
-    return np if isinstance(array, np.ndarray) else sys.modules["cupy"]
-
-
-def _evaluate(p: Any, x: Any) -> tuple[Any, Any]:
+def _evaluate(p: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return values and slopes of the polynomials."""
     value, slope = p[-1].copy(), p[-1].copy()
     value *= x
@@ -96,128 +86,160 @@ def _evaluate(p: Any, x: Any) -> tuple[Any, Any]:
     return value, slope
 
 
-def _roots(p: Any, low: Any, high: Any, sign: Any) -> Any:
-    """Return the roots between ``low``, where the values' sign is ``sign``, and ``high``, where it is the other one.
+def _roots(p: np.ndarray, low: np.ndarray, high: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the roots between ``low``, where the values are ``a``, and ``high``, where they are ``b``, of other sign.
 
-    Newton's steps, kept between the ends; an end moves to each point tried, so that the bracket always holds. Most
-    cells need four steps; those that need more go on by themselves.
+    Newton's steps. Two from a good guess are enough for most cells; the others are worked on with their brackets kept.
     """
-    xp = module_of(p)
-    a, b = _evaluate(p, low)[0], _evaluate(p, high)[0]
+    with np.errstate(all="ignore"):
+        guess = (low * b - high * a) / (b - a)
+        value, slope = _evaluate(p[:5], guess)  # a cell holds an eighth of a turn: the rest is below 1e-3
+        guess -= value / slope
+        value, slope = _evaluate(p, guess)
+        first = value / slope
+        x = guess - first
+        value, slope = _evaluate(p, x)
+        second = value / slope
+        x -= second
+        # Each step's error is its square times the same factor, which the two steps tell.
+        done = abs(second) ** 3 <= 1e-12 * first**2
+        done |= abs(second) < 1e-14
+        done &= (x > low) & (x < high)
+    left = np.flatnonzero(~done)
+    if len(left):
+        x[left] = _bracketed(p[:, left], low[left], high[left], a[left], b[left])
+    return x
+
+
+def _bracketed(p: np.ndarray, low: np.ndarray, high: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the roots by Newton's steps kept between the ends; an end moves to each point tried."""
+    low, high = low.copy(), high.copy()
     with np.errstate(divide="ignore", invalid="ignore"):
         x = (low * b - high * a) / (b - a)
-    x = xp.where((x > low) & (x < high), x, (low + high) / 2)
-    low, high = low.copy(), high.copy()
-    left = xp.arange(len(x))
+    x = np.where((x > low) & (x < high), x, (low + high) / 2)
+    positive = a > 0
+    left = np.arange(len(x))
     roots = x.copy()
-    noise = 1e-15 * xp.abs(p).max(0)
-    for step in range(64):
+    noise = 1e-15 * abs(p).max(0)
+    for _ in range(64):
         value, slope = _evaluate(p, x)
-        same = (value > 0) == (sign > 0)
-        xp.copyto(low, x, where=same)
-        xp.copyto(high, x, where=~same)
+        same = (value > 0) == positive
+        np.copyto(low, x, where=same)
+        np.copyto(high, x, where=~same)
         with np.errstate(divide="ignore", invalid="ignore"):
             tried = x - value / slope
-        following = xp.where((tried > low) & (tried < high), tried, (low + high) / 2)
-        xp.copyto(following, x, where=xp.abs(value) <= noise)
-        moved = xp.abs(following - x)
+        following = np.where((tried > low) & (tried < high), tried, (low + high) / 2)
+        np.copyto(following, x, where=abs(value) <= noise)
+        going = abs(following - x) > 1e-11
         x = following
-        if step >= 2:
-            going = moved > 1e-11
-            roots[left] = x
-            if not going.any():
-                break
-            left, x, low, high, sign, p = left[going], x[going], low[going], high[going], sign[going], p[:, going]
-            noise = noise[going]
+        roots[left] = x
+        if not going.any():
+            break
+        left, x, low, high, positive, p = left[going], x[going], low[going], high[going], positive[going], p[:, going]
+        noise = noise[going]
     return roots
 
 
-def zeros(samples: Samples, every: bool = False) -> Found:
-    """Find a window's zeros.
+def zeros(samples: Sequence[Samples], every: bool = False) -> list[Found]:
+    """Find several windows' zeros: in one go, because each step costs Python the same for few cells as for many.
 
     Parameters
     ----------
-    samples : Samples
+    samples : sequence of Samples
     every : bool
         Look for close pairs in every cell, instead of those alone in which Z seems to turn.
 
     Returns
     -------
-    Found
+    list of Found
+        One a window.
     """
-    v, xp = samples.values, module_of(samples.values)
-    parts, points = v.shape
-    cells = points - 1 - 2 * MARGIN
-    inner = v[:, MARGIN : MARGIN + cells + 1]
-    positive = inner > 0
-    change = positive[:, 1:] != positive[:, :-1]
-    doubtful = xp.flatnonzero(abs(inner) <= samples.error)
-    turning = xp.flatnonzero(~change if every else _dips(v, cells) & ~change)
-    flat, places = v.ravel(), []
-    chunk = CHUNK if xp is np else parts * cells  # on a GPU everything at once
-    for find, here in ((_simple, xp.flatnonzero(change)), (_pairs, turning)):
-        for at in range(0, len(here), chunk):
-            some = here[at : at + chunk]
-            places.append(find(flat, some + some // cells * (points - cells) + MARGIN, some, samples.error))
-    found = xp.sort(xp.concatenate(places)) if places else xp.empty(0)
-    at = doubtful // (cells + 1) * cells + doubtful % (cells + 1)
-    return Found(_host(samples.first + found * samples.step), tuple(_host(samples.first + at * samples.step).tolist()))
+    flat = np.concatenate([s.values for s in samples]) if len(samples) > 1 else samples[0].values
+    changes, turns, doubtful = [], [], []
+    begin = 0
+    for s in samples:
+        inner = s.values[MARGIN:-MARGIN]
+        positive = inner > 0
+        change = positive[1:] != positive[:-1]
+        turning = np.flatnonzero(~change if every else _dips(s.values) & ~change)
+        changes.append(np.flatnonzero(change) + (begin + MARGIN))
+        turns.append(turning + (begin + MARGIN))
+        at = np.flatnonzero(abs(inner) <= s.error)
+        doubtful.append(tuple((s.first + at * s.step).tolist()))
+        begin += len(s.values)
+    errors = np.repeat([s.error for s in samples], [len(t) for t in turns])
+    simple, cells = np.concatenate(changes), np.concatenate(turns)
+    pairs = [_pairs(flat, cells[k : k + CHUNK], errors[k : k + CHUNK]) for k in range(0, len(cells), CHUNK)]
+    places = np.concatenate([_simple(flat, simple[k : k + CHUNK]) for k in range(0, len(simple), CHUNK)] or [_NONE])
+    if any(map(len, pairs)):
+        places = np.sort(np.concatenate([places, *pairs]), kind="stable")  # quick where nearly all is in order
+    found = []
+    begin = 0
+    for s, doubt in zip(samples, doubtful):
+        low, high = np.searchsorted(places, (begin, begin + len(s.values)))
+        offsets = places[low:high] - (begin + MARGIN)
+        offsets *= s.step
+        offsets += s.first
+        found.append(Found(offsets, doubt))
+        begin += len(s.values)
+    return found
 
 
-def _host(array: Any) -> np.ndarray:
-    """Return an array in the host's memory."""
-    return array if isinstance(array, np.ndarray) else array.get()
+_NONE = np.empty(0)
 
 
-def _simple(flat: Any, cells: Any, place: Any, error: float) -> Any:
-    """Return the zero of each cell at whose ends Z has different signs, in cells from the window's beginning."""
-    ends = module_of(flat).ones(len(cells))
-    roots = _roots(_polynomials(flat, cells), -ends, ends, module_of(flat).sign(flat[cells]))
-    return place + (roots + 1) / 2
+def _simple(flat: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """Return the zero of each cell at whose ends Z has different signs, in flat samples."""
+    ends = np.ones(len(cells))
+    roots = _roots(_polynomials(flat, cells), -ends, ends, flat[cells], flat[cells + 1])
+    roots += 1
+    roots /= 2
+    roots += cells
+    return roots
 
 
-def _dips(v: Any, cells: int) -> Any:
-    """Tell in which cells |Z| falls at the beginning and rises at the end; shape (parts, cells).
+def _dips(v: np.ndarray) -> np.ndarray:
+    """Tell in which cells |Z| falls at the beginning and rises at the end; shape (cells,).
 
     The slopes are differences over five points, with some of the value allowed against them: what is told too often
     costs a little time, what is missed leaves the block's count short, and then every cell is looked at.
     """
-    xp = module_of(v)
-
-    def moved(by: int) -> Any:
-        return v[:, MARGIN + by : MARGIN + by + cells + 1]
-
-    slope = 8 * (moved(1) - moved(-1)) - (moved(2) - moved(-2))
-    slope *= xp.sign(moved(0))  # above zero: away from zero
-    size = 0.3 * abs(moved(0))
-    return (slope[:, :-1] < size[:, :-1]) & (slope[:, 1:] > -size[:, 1:])
+    inner = slice(MARGIN, -MARGIN)
+    slope = v[MARGIN + 1 : 1 - MARGIN] - v[MARGIN - 1 : -1 - MARGIN]
+    slope *= 8
+    slope -= v[MARGIN + 2 : 2 - MARGIN] - v[MARGIN - 2 : -2 - MARGIN]
+    slope = np.copysign(slope, slope * v[inner])  # above zero: away from zero
+    size = 0.3 * abs(v[inner])
+    return (slope[:-1] < size[:-1]) & (slope[1:] > -size[1:]) & (slope[1:] > slope[:-1])
 
 
-def _pairs(flat: Any, cells: Any, place: Any, error: float) -> Any:
-    """Return the zeros, two each, of the cells in which Z dips through zero and back."""
-    xp = module_of(flat)
-    p, sign = _polynomials(flat, cells), xp.sign(flat[cells])
+def _pairs(flat: np.ndarray, cells: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Return the zeros, two each and in no order, of the cells in which Z dips through zero and back."""
+    p, ends = _polynomials(flat, cells), flat[cells]
+    sign = np.sign(ends)
     # The lowest of the values along the cell, then Newton's steps on the slope around it.
-    x = xp.linspace(-1, 1, 17)
-    along = sign * (p.T @ x ** xp.arange(DEGREE + 1)[:, None]).T
+    x = np.linspace(-1, 1, 17)
+    along = sign * (p.T @ x ** np.arange(DEGREE + 1)[:, None]).T
     at = x[along.argmin(0)]
-    slopes = p[1:] * xp.arange(1, DEGREE + 1)[:, None]
+    slopes = p[1:] * np.arange(1, DEGREE + 1)[:, None]
     for _ in range(6):
         value, slope = _evaluate(slopes, at)
         with np.errstate(divide="ignore", invalid="ignore"):
-            step = xp.nan_to_num(value / slope)
-        at = xp.clip(at - xp.clip(step, -0.125, 0.125), -1, 1)
-    deep = sign * _evaluate(p, at)[0] < -error
+            step = np.nan_to_num(value / slope)
+        at = np.clip(at - np.clip(step, -0.125, 0.125), -1, 1)
+    lowest = _evaluate(p, at)[0]
+    deep = sign * lowest < -error
     if not bool(deep.any()):
-        return xp.empty(0)
-    p, at, sign, place = p[:, deep], at[deep], sign[deep], place[deep]
-    ends = xp.ones(len(at))
-    first, second = _roots(p, -ends, at, sign), _roots(p, at, ends, -sign)
-    return xp.concatenate([place + (first + 1) / 2, place + (second + 1) / 2])
+        return _NONE
+    p, at, lowest, cells = p[:, deep], at[deep], lowest[deep], cells[deep]
+    one = np.ones(len(at))
+    first = _roots(p, -one, at, flat[cells], lowest)
+    second = _roots(p, at, one, lowest, flat[cells + 1])
+    return np.concatenate([cells + (first + 1) / 2, cells + (second + 1) / 2])
 
 
 def values(samples: Samples, offsets: np.ndarray) -> np.ndarray:
-    """Evaluate Z between the samples of a window of one part, in the host's memory.
+    """Evaluate Z between a window's samples.
 
     Parameters
     ----------
@@ -231,5 +253,5 @@ def values(samples: Samples, offsets: np.ndarray) -> np.ndarray:
         With the samples' error.
     """
     place = (offsets - samples.first) / samples.step
-    cells = np.clip(np.floor(place).astype(int), 0, samples.values.shape[1] - 2 * MARGIN - 2)
-    return _evaluate(_polynomials(samples.values[0], cells + MARGIN), 2 * (place - cells) - 1)[0]
+    cells = np.clip(np.floor(place).astype(int), 0, len(samples.values) - 2 * MARGIN - 2)
+    return _evaluate(_polynomials(samples.values, cells + MARGIN), 2 * (place - cells) - 1)[0]

@@ -14,11 +14,11 @@ pairs of float64. N is the same throughout a window; where floor(sqrt(t / 2 pi))
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -26,25 +26,23 @@ from .. import nufft
 from . import dirichlet, low
 from .double_double import Pair, add, cycles
 from .remainder import LOWEST, bound, remainder
-from .theta import PI, TWO_PI, develop
+from .theta import PI, TWO_PI, Development, develop, horner
 
 EPS = 1e-13
+SMALL = 1 << 18  # multiplications of a matrix product
 MARGIN = 16  # grid points beyond each end, which interpolation near the end needs
+PIECES = 16  # of the range between two changes of N, on each of which bend and remainder are polynomials
+DEGREE = 14  # of these: their errors are below 1e-13
 
 
 @dataclass(frozen=True)
 class Window:
-    """Heights ``base + first <= t <= base + last`` on which N does not change; N = 0: low heights.
-
-    A window of several parts is evaluated part by part, each around a centre of its own, with one transform for all:
-    the grids' steps are the same, and so are the places ``x_n``.
-    """
+    """Heights ``base + first <= t <= base + last`` on which N does not change; N = 0: low heights."""
 
     base: int
     first: float
     last: float
     terms: int
-    parts: int = 1
 
     @property
     def top(self) -> float:
@@ -63,9 +61,8 @@ class Samples:
         Height of the window's beginning: ``base + first``.
     step : float
         Distance of the grid's points.
-    values : array of float64, shape (parts, cells + 1 + 2 MARGIN)
-        Z, of NumPy or CuPy. ``values[i, MARGIN + k]`` is at ``base + first + (i cells + k) step``; points beyond a
-        part's ends continue its formula smoothly.
+    values : ndarray of float64, shape (cells + 1 + 2 MARGIN,)
+        Z. ``values[MARGIN + k]`` is at ``base + first + k step``; points beyond the ends continue its formula smoothly.
     error : float
         Bound for the error of each value within the window, at a height within two spacings of a float64 offset from
         the one named above; see ``budget``.
@@ -74,7 +71,7 @@ class Samples:
     base: int
     first: float
     step: float
-    values: Any
+    values: np.ndarray
     error: float
 
 
@@ -97,7 +94,7 @@ def budget(window: Window, points: int) -> float:
     return 2 * total * (EPS + phases) + bound(window.base + window.first) + 1e-14
 
 
-def sample(window: Window, oversampling: float, xp: Any = np) -> Samples:
+def sample(window: Window, oversampling: float) -> Samples:
     """Evaluate Z on a window.
 
     Parameters
@@ -105,82 +102,85 @@ def sample(window: Window, oversampling: float, xp: Any = np) -> Samples:
     window : Window
     oversampling : float
         Points per mean distance of zeros, at least 2.
-    xp : module
-        NumPy, or CuPy to work on the current GPU.
 
     Returns
     -------
     Samples
     """
-    length, parts = window.last - window.first, window.parts
-    cells = max(math.ceil(length / parts * density(window.top) * oversampling), 1)
+    length = window.last - window.first
+    cells = max(math.ceil(length * density(window.top) * oversampling), 1)
     if not window.terms:  # the points beyond the beginning stay above a height of 2
         cells = max(cells, math.ceil(length * MARGIN / (window.base + window.first - 2)))
     grain = 1 << max(cells.bit_length() - 6, 0)  # windows of nearly the same size share a plan
     cells = -(-cells // grain) * grain
-    step = length / (cells * parts)
+    step = length / cells
     points = cells + 1 + 2 * MARGIN
     error = budget(window, points)
     if not window.terms:
         t = window.base + window.first + step * np.arange(-MARGIN, cells + 1 + MARGIN)
-        return Samples(window.base, window.first, step, xp.asarray(low.hardy(t)[None]), error)
+        return Samples(window.base, window.first, step, low.hardy(t), error)
     middle = points // 2  # the transform's own order of modes: its zero is here
-    offsets = [window.first + (part * cells + middle - MARGIN) * step for part in range(parts)]
-    shifts = [offset - round(offset) for offset in offsets]
-    around = [develop(window.base + round(offset), step * (middle + 1) + 1) for offset in offsets]
-    slope = around[parts // 2].frequency  # the same for all parts; what the others' differ by is left to the bend
-    frequencies = dirichlet.frequencies(window.terms)
+    offset = window.first + (middle - MARGIN) * step
+    shift = offset - round(offset)
+    around = develop(window.base + round(offset), step * (middle + 1) + 1)
+    slope, frequencies = around.frequency, dirichlet.frequencies(window.terms)
     relative = add(Pair(np.full(window.terms, slope.hi), np.full(window.terms, slope.lo)),
                    Pair(-frequencies.hi, -frequencies.lo))  # fmt: skip
-    strength = np.empty((parts, window.terms), complex)
-    for part, (shift, at) in enumerate(zip(shifts, around)):
-        phase = at.rest - cycles(at.center, frequencies) + cycles(shift, relative)
-        phase *= TWO_PI
-        np.cos(phase, out=strength[part].real)
-        np.sin(phase, out=strength[part].imag)
+    phase = around.rest - cycles(around.center, frequencies) + cycles(shift, relative)
+    phase *= TWO_PI
+    strength = np.empty(window.terms, complex)
+    np.cos(phase, out=strength.real)
+    np.sin(phase, out=strength.imag)
     strength *= dirichlet.coefficients(window.terms)
-    places = TWO_PI * cycles(step, relative)
-    sums = nufft.nufft1d1(
-        xp.asarray(places), xp.asarray(strength if parts > 1 else strength[0]), points, isign=1, eps=EPS
-    ).reshape(parts, points)
-    k = xp.arange(-middle, points - middle, dtype=float)
-    s = k * step + xp.asarray(shifts)[:, None]
-    curves = np.zeros((max(len(at.curve) for at in around) + 1, parts, 1))
-    for part, at in enumerate(around):
-        curves[0, part] = TWO_PI * ((at.frequency.hi - slope.hi) + (at.frequency.lo - slope.lo))
-        curves[1 : len(at.curve) + 1, part, 0] = at.curve
-    bend = _polynomial(xp.asarray(curves), s)
+    sums = nufft.nufft1d1(TWO_PI * cycles(step, relative), strength, points, isign=1, eps=EPS)
+    values = _turned(sums, window.terms, around, shift, step)
+    # The interpolant's error goes with the largest sample near; no sample is larger than 4 sqrt(N).
+    return Samples(window.base, window.first, step, values, error + 4e-12 * math.sqrt(window.terms))
+
+
+def _turned(sums: np.ndarray, terms: int, around: Development, shift: float, step: float) -> np.ndarray:
+    """Return Z from the transform: turned by what theta has beyond its slope, and with the remainder.
+
+    Both are smooth, so that on each piece of the grid they are one matrix times their values at a few nodes.
+    """
+    points = len(sums)
+    middle = points // 2
+    count = min(math.ceil(PIECES * step * points / (2 * TWO_PI * terms)), math.ceil(points / 32))
+    size = -(-points // count)
+    nodes, matrix = _piece(size)
+    s = (np.arange(count)[:, None] * size - middle + nodes) * step + shift
+    bend = horner(around.curve, s)
     bend *= s
-    values = sums.real * xp.cos(bend)
-    values -= sums.imag * xp.sin(bend)
-    values *= 2
-    middles = [(at.center, shift) for at, shift in zip(around, shifts)]
-    correction = _smooth_remainder(window.terms, middles, middle * step, points - 1)
-    values += _polynomial(xp.asarray(correction), k / middle)
-    return Samples(window.base, window.first, step, values, error + 1e-12 * float(abs(values).max()))
+    bend *= s
+    at_nodes = np.stack([2 * np.cos(bend), -2 * np.sin(bend), remainder(around.center + s, terms)])
+    turn, side, values = _products(at_nodes, matrix).reshape(3, -1)[:, :points]
+    turn *= sums.real
+    side *= sums.imag
+    values += turn
+    values += side
+    return values
 
 
-def _polynomial(coefficients: Any, s: Any) -> Any:
-    """Evaluate polynomials, coefficients of shape (degrees, parts, 1), at places of shape (parts or none, points)."""
-    value = coefficients[-1] * s
-    for c in coefficients[-2:0:-1]:
-        value += c
-        value *= s
-    value += coefficients[0]
-    return value
+def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return ``a @ b`` by products so small that BLAS works on them in the calling thread."""
+    out = np.empty((*a.shape[:-1], b.shape[1]))
+    width = max(SMALL // (a.shape[-2] * a.shape[-1]), 16)
+    for at in range(0, b.shape[1], width):
+        np.matmul(a, b[:, at : at + width], out=out[..., at : at + width])
+    return out
 
 
-def _smooth_remainder(terms: int, middles: list[tuple[int, float]], reach: float, most: int) -> np.ndarray:
-    """Return the correction as polynomials in (t - middle) / reach: it turns but once where N changes by one."""
-    share = reach / (TWO_PI * terms)  # of the range of p
-    degree = min(14 + round(22 * min(share, 1.3)), most, 40)
-    nodes, to_series, to_power = chebyshev_fit(degree)
-    found = np.empty((degree + 1, len(middles), 1))
-    for part, (center, shift) in enumerate(middles):
-        # Two steps: the series falls off fast, and so do the cancelling parts of its powers.
-        series = to_series @ remainder(center + (shift + reach * nodes), terms)
-        found[:, part, 0] = to_power @ series
-    return found
+@lru_cache(maxsize=64)
+def _piece(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the nodes of a piece of so many points, and the matrix from values there to values at all points."""
+    nodes, to_series, _ = chebyshev_fit(DEGREE)
+    half = max(size - 1, 1) / 2
+    return (nodes + 1) * half, to_series.T @ np.polynomial.chebyshev.chebvander(np.arange(size) / half - 1, DEGREE).T
+
+
+def correction_degree(reach: float, terms: float) -> int:
+    """Return the degree of a polynomial in (t - middle) / reach that stands for the remainder within 1e-13."""
+    return min(14 + round(22 * min(reach / (TWO_PI * terms), 1.3)), 40)  # a share of the range of p
 
 
 @lru_cache(maxsize=64)
@@ -196,7 +196,7 @@ def chebyshev_fit(degree: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return nodes, series, power
 
 
-def windows(base: int, first: float, last: float, zeros: int = 32768, parts: int = 1) -> list[Window]:
+def windows(base: int, first: float, last: float, zeros: int = 32768) -> list[Window]:
     """Cut a range of heights into windows: at each change of N, and into parts of about as many zeros as told.
 
     Parameters
@@ -205,9 +205,7 @@ def windows(base: int, first: float, last: float, zeros: int = 32768, parts: int
     first, last : float
         The range is ``base + first`` to ``base + last``; not empty.
     zeros : int
-        The number of zeros a part of a window has at most, about.
-    parts : int
-        The number of parts a window has at most.
+        The number of zeros a window has at most, about.
 
     Returns
     -------
@@ -226,12 +224,23 @@ def windows(base: int, first: float, last: float, zeros: int = 32768, parts: int
     found: list[Window] = []
     for a, b in pairwise(cuts):
         count = max(math.ceil((b - a) * density(base + b) / zeros), 1)
-        cut_at = [*range(0, count, parts), count]
-        ends = [a + (b - a) * i / count for i in cut_at[:-1]] + [b]
+        ends = [a + (b - a) * i / count for i in range(count)] + [b]
         terms = 0 if base + a < LOWEST else math.isqrt(int((base + Decimal((a + b) / 2)) / (2 * PI)))
-        found += [
-            Window(base, x, y, terms, j - i if terms else 1) for (x, y), (i, j) in zip(pairwise(ends), pairwise(cut_at))
-        ]
+        found += [Window(base, x, y, terms) for x, y in pairwise(ends)]
+    return found
+
+
+def groups(windows: Sequence[Window], zeros: int, most: int) -> list[list[Window]]:
+    """Put neighbouring windows together, up to so many zeros, about, and so many windows."""
+    found: list[list[Window]] = []
+    room = 0.0
+    for window in windows:
+        size = (window.last - window.first) * density(window.top)
+        if not found or room < size or len(found[-1]) == most:
+            found.append([])
+            room = zeros
+        found[-1].append(window)
+        room -= size
     return found
 
 

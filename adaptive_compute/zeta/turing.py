@@ -147,7 +147,7 @@ def _neighbourhood(first: int, last: int) -> _Neighbourhood:
     for window in spectral.windows(base, low - 1e-3, high + 1e-3):
         for attempt in range(3):  # a grid that meets a zero is moved
             samples = spectral.sample(window, sign.OVERSAMPLING * (1 + attempt / 17))
-            found = sign.zeros(samples)
+            (found,) = sign.zeros([samples])
             if not found.doubtful:
                 break
         else:
@@ -204,7 +204,7 @@ def _close_low(t: float) -> Closing:
     """Count from the first zero, with the theorem's upper bound at a Gram point beyond 168 pi."""
     near = _neighbourhood(_GRAM_LOWEST, 700)
     lower = np.concatenate([
-        sign.zeros(spectral.sample(window, sign.OVERSAMPLING)).offsets + window.base
+        sign.zeros([spectral.sample(window, sign.OVERSAMPLING)])[0].offsets + window.base
         for window in spectral.windows(0, float(FIRST), float(near.base + near.points[0]))
     ]) if near.base + near.points[0] > FIRST else np.empty(0)  # fmt: skip
     zeros = np.concatenate([lower, near.zeros + near.base])

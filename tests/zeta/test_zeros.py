@@ -154,8 +154,8 @@ def test_a_missed_pair_is_looked_for_and_found(monkeypatch):
         found = plain(samples, every)
         if every:
             return found
-        close = np.flatnonzero(np.diff(found.offsets) < 0.08)
-        return sign.Found(np.delete(found.offsets, np.r_[close, close + 1]), found.doubtful)
+        close = [np.flatnonzero(np.diff(f.offsets) < 0.08) for f in found]
+        return [sign.Found(np.delete(f.offsets, np.r_[c, c + 1]), f.doubtful) for f, c in zip(found, close)]
 
     monkeypatch.setattr(blocks.sign, "zeros", blind)
     block = next(zeta.zeros(7_000, 9_000))
@@ -169,8 +169,7 @@ def test_a_block_that_stays_short_is_open(monkeypatch):
     plain = sign.zeros
 
     def losing(samples, every=False):
-        found = plain(samples, every)
-        return sign.Found(found.offsets[:-1], found.doubtful)
+        return [sign.Found(found.offsets[:-1], found.doubtful) for found in plain(samples, every)]
 
     monkeypatch.setattr(blocks.sign, "zeros", losing)
     block = next(zeta.zeros(7_000, 7_400))
@@ -210,8 +209,8 @@ def test_gram_blocks_that_break_rossers_rule_close_nothing(monkeypatch):
 def test_a_sign_that_cannot_be_told_is_open(monkeypatch):
     plain = spectral.sample
 
-    def vague(window, oversampling, xp=np):
-        found = plain(window, oversampling, xp)
+    def vague(window, oversampling):
+        found = plain(window, oversampling)
         return spectral.Samples(found.base, found.first, found.step, found.values, 1e-2)
 
     monkeypatch.setattr(blocks.spectral, "sample", vague)
@@ -282,10 +281,10 @@ def test_a_range_that_ends_beside_a_zero_is_told_by_the_sign_at_its_end(monkeypa
     """The doubtful point is the last of its window: what the window told there is compared, not its first point."""
     plain, asked = spectral.sample, []
 
-    def vague(window, oversampling, xp=np):
-        found = plain(window, oversampling, xp)
-        edge = abs(float(found.values[-1, -1 - spectral.MARGIN]))
-        assert abs(float(found.values[0, spectral.MARGIN])) > edge  # the last alone is in doubt
+    def vague(window, oversampling):
+        found = plain(window, oversampling)
+        edge = abs(float(found.values[-1 - spectral.MARGIN]))
+        assert abs(float(found.values[spectral.MARGIN])) > edge  # the last alone is in doubt
         return spectral.Samples(found.base, found.first, found.step, found.values, edge * 1.001)
 
     def value(base, offset):
@@ -297,7 +296,7 @@ def test_a_range_that_ends_beside_a_zero_is_told_by_the_sign_at_its_end(monkeypa
     window = spectral.Window(7_000, first, 5.0628, 33)
     monkeypatch.setattr(blocks.spectral, "sample", vague)
     monkeypatch.setattr(blocks.probe, "Z", lambda base, at: value(base, at))
-    part = blocks._window(window)
+    (part,) = blocks.find([window], sign.OVERSAMPLING, False)
     assert asked == [pytest.approx(window.last)]
     assert part.undecided == ()
 
@@ -335,10 +334,10 @@ def test_another_runs_checkpoint_is_refused(run):
 def test_a_run_goes_on_where_it_began(run, monkeypatch):
     assert zeta.Checkpoint(run).settings["device"] == "cpu"
     asked = []
-    monkeypatch.setattr(hunt, "_place", lambda device, first: asked.append(device) or (np, 0))
+    monkeypatch.setattr(hunt, "_place", lambda device, first: asked.append(device))
     list(zeta.zeros(2_000, 8_000, block=2_000, checkpoint=run))
     assert asked == ["cpu"]
-    monkeypatch.setattr(hunt, "_place", lambda device, first: ("another module", 0))
+    monkeypatch.setattr(hunt, "_place", lambda device, first: 0)
     with pytest.raises(zeta.CheckpointError, match="device 'cpu' there, 'cuda:0' asked"):
         zeta.zeros(2_000, 8_000, block=2_000, checkpoint=run, device="cuda:0")
 
