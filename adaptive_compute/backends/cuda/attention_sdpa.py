@@ -157,6 +157,9 @@ class _OperatorPlan(memory.GuardedPlan):
         self.given = given(request)
         self.sizes = self.given.sizes
         self.group = self.sizes.heads // self.sizes.key_heads
+        operands = (self.given.query, self.given.key, self.given.value)
+        # Known before any call: no operand needs another shape, which every call would look at else.
+        self.plain = self.group == 1 and all(len(o.shape) == 4 for o in operands)
         self.scale, self.mask = request.params.scale, request.params.mask
         self.lse = not backward and request.params.return_lse
         # torch's own functions where there are some: they read their arguments faster than the operators do.
@@ -175,6 +178,8 @@ class _OperatorPlan(memory.GuardedPlan):
 
     def _four(self, x: Any, repeat: bool = True) -> Any:
         """Return an operand as (batch, heads, length, size), by the operators' rules with a contiguous last axis."""
+        if self.plain:
+            return x if x.stride(-1) == 1 else x.contiguous()
         if x.ndim != 4:
             x = x.reshape(-1, *x.shape[-3:]) if x.ndim > 2 else x[None, None]
         if x.stride(-1) != 1:
@@ -188,7 +193,7 @@ class _OperatorPlan(memory.GuardedPlan):
         return x.reshape(x.shape[0], self.sizes.key_heads, self.group, *x.shape[2:]).sum(2)
 
     def _results(self, out: Any, lse: Any, query: Any) -> Any:
-        if query.ndim != 4:
+        if not self.plain and query.ndim != 4:
             out = out.reshape(*query.shape[:-1], self.sizes.dv)
         return (out, lse.reshape(query.shape[:-1])) if self.lse else out
 
@@ -199,7 +204,7 @@ class CudnnPlan(_OperatorPlan):
     way = "cudnn"
 
     def _forward(self, query: Any, key: Any, value: Any, mask: Any, bias: Any) -> Any:
-        q, k, v = (self._four(x) for x in (query, key, value))
+        q, k, v = self._four(query), self._four(key), self._four(value)
         found = self.operators[0](q, k, v, None, self.lse, 0.0, self.mask is not None, False, scale=self.scale)
         return self._results(found[0], found[1], query)
 
@@ -244,7 +249,7 @@ class FlashPlan(_OperatorPlan):
     def _forward(self, query: Any, key: Any, value: Any, mask: Any, bias: Any) -> Any:
         s = self.sizes
         if self.whole is not None:
-            q, k, v = (self._four(x, repeat=False) for x in (query, key, value))
+            q, k, v = self._four(query, False), self._four(key, False), self._four(value, False)
             found = self.whole(q, k, v, 0.0, self.causal, scale=self.scale)
             return self._results(found[0], found[1], query)
         q, k, v = (self._lengths_first(x) for x in (query, key, value))

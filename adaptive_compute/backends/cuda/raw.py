@@ -16,6 +16,7 @@ _NOT_READY = 600
 _NO_TIMING = 2
 _TINY = 1 << 16  # the driver takes so much along with the command, without waiting for what was queued before
 _PORTABLE = 1  # pinned for every GPU
+_MEMORY_TYPE = 2  # the attribute of an address that ordinary memory does not have
 _SIGNATURES: dict[str, list[Any]] = {
     "cuDeviceGet": [POINTER(c_int), c_int],
     "cuDevicePrimaryCtxRetain": [POINTER(c_void_p), c_int],
@@ -29,6 +30,7 @@ _SIGNATURES: dict[str, list[Any]] = {
     "cuEventDestroy_v2": [c_void_p],
     "cuMemcpyHtoDAsync_v2": [c_uint64, c_void_p, c_size_t, c_void_p],
     "cuMemcpyDtoHAsync_v2": [c_void_p, c_uint64, c_size_t, c_void_p],
+    "cuPointerGetAttribute": [c_void_p, c_uint, c_uint64],
     "cuMemHostRegister_v2": [c_void_p, c_size_t, c_uint],
     "cuMemHostUnregister": [c_void_p],
     "cuGetErrorString": [c_int, POINTER(ctypes.c_char_p)],
@@ -50,6 +52,8 @@ class Driver:
         self._synchronize, self._slow = slow.cuEventSynchronize, slow
         self._query, self._record = quick.cuEventQuery, quick.cuEventRecord
         self._up, self._down = quick.cuMemcpyHtoDAsync_v2, quick.cuMemcpyDtoHAsync_v2
+        self._attribute, self._kind = quick.cuPointerGetAttribute, ctypes.c_uint64()
+        self._of = ctypes.addressof(self._kind)  # nobody reads what is written there
 
     def _check(self, code: int) -> None:
         if code:
@@ -94,24 +98,30 @@ class Driver:
         """Start copying from the GPU to pinned memory, and record an event behind it."""
         self._check(self._down(target, source, nbytes, stream) or self._record(event, stream))
 
-    def pageable_up(self, target: int, source: int, nbytes: int, stream: int, wait: bool) -> bool:
-        """Copy ordinary memory to the GPU behind what a stream does; returns when it was read. False: it failed.
+    def locked(self, address: int, nbytes: int) -> bool:
+        """Tell whether memory is pinned, by anybody, at its beginning or its end."""
+        ask, of = self._attribute, self._of
+        return ask(of, _MEMORY_TYPE, address) == 0 or ask(of, _MEMORY_TYPE, address + nbytes - 1) == 0
 
-        Memory that may be pinned the driver reads later, unless it is told to ``wait``.
+    def pageable_up(self, target: int, source: int, nbytes: int, stream: int, foreign: bool) -> bool:
+        """Copy host memory to the GPU behind what a stream does; returns when it was read. False: it failed.
+
+        Memory that is pinned the driver reads later, so that there is something to wait for; only ``foreign`` memory
+        may have been pinned by others.
         """
         copy = self._up if nbytes <= _TINY else self._slow.cuMemcpyHtoDAsync_v2
         if copy(target, source, nbytes, stream):
             return False
-        return not wait or self._slow.cuStreamSynchronize(stream) == 0
+        return not (foreign and self.locked(source, nbytes)) or self._slow.cuStreamSynchronize(stream) == 0
 
-    def pageable_down(self, target: int, source: int, nbytes: int, stream: int, wait: bool) -> bool:
-        """Copy to ordinary memory behind what a stream does; returns when the bytes are there. False: it failed.
+    def pageable_down(self, target: int, source: int, nbytes: int, stream: int, foreign: bool) -> bool:
+        """Copy to host memory behind what a stream does; returns when the bytes are there. False: it failed.
 
-        Into memory that may be pinned the driver copies later, unless it is told to ``wait``.
+        Into memory that is pinned the driver copies later; only ``foreign`` memory may be.
         """
         if self._slow.cuMemcpyDtoHAsync_v2(target, source, nbytes, stream):
             return False
-        return not wait or self._slow.cuStreamSynchronize(stream) == 0
+        return not (foreign and self.locked(target, nbytes)) or self._slow.cuStreamSynchronize(stream) == 0
 
     def pin(self, address: int, nbytes: int) -> bool:
         """Lock memory in its place, so that GPUs reach it by themselves; tell whether the driver did."""

@@ -39,7 +39,9 @@ int cuMemcpyDtoHAsync_v2(void *to, ptr from, size_t n, void *s) {
   if (!current) return 201;
   memcpy(to, (void *)from, n); return 0;
 }
-int cuStreamSynchronize(void *stream) { return 0; }
+static int waited[16];
+int cuStreamSynchronize(void *stream) { waited[(size_t)stream]++; return 0; }
+int waits(size_t stream) { return waited[stream]; }
 static void *locked[16];
 int cuMemHostRegister_v2(void *p, size_t n, unsigned flags) {
   for (int i = 0; i < 16; i++) if (locked[i] == p) return 712;
@@ -49,6 +51,12 @@ int cuMemHostRegister_v2(void *p, size_t n, unsigned flags) {
 int cuMemHostUnregister(void *p) {
   for (int i = 0; i < 16; i++) if (locked[i] == p) { locked[i] = 0; return 0; }
   return 713;
+}
+int cuPointerGetAttribute(void *found, int attribute, ptr p) {
+  for (int i = 0; i < 16; i++) if (locked[i] && (ptr)locked[i] <= p && p < (ptr)locked[i] + 4096) {
+    *(long long *)found = attribute == 2 ? 1 : -1; return 0;
+  }
+  return 1;
 }
 int cuGetErrorString(int code, const char **text) {
   *text = code == 201 ? "invalid device context" : "other"; return 0;
@@ -101,6 +109,27 @@ def test_errors_come_in_the_drivers_words(driver):
     assert found == ["CUDA error 201: invalid device context"]
     with pytest.raises(RuntimeError, match="CUDA error 101"):
         driver.context(5)
+
+
+def test_only_pinned_memory_is_waited_for(driver):
+    driver.enter(driver.context(0))
+    whole, there = np.arange(8192, dtype=np.uint8), np.zeros(8192, np.uint8)
+    host, device = whole.ctypes.data, there.ctypes.data
+
+    def waited(copy, *arguments):
+        before = driver._quick.waits(5)
+        assert copy(*arguments)
+        return driver._quick.waits(5) - before
+
+    assert waited(driver.pageable_up, device, host, 8192, 5, True) == 0  # ordinary memory: the driver has read it
+    assert np.array_equal(there, whole)
+    assert driver.pin(host + 4096, 4096)  # by somebody, and not from the beginning
+    assert waited(driver.pageable_up, device, host, 8192, 5, True) == 1
+    assert waited(driver.pageable_down, host, device, 8192, 5, True) == 1
+    assert waited(driver.pageable_up, device, host, 4096, 5, True) == 0  # ends before it
+    assert waited(driver.pageable_down, host, device, 8192, 5, False) == 0  # known to be nobody's
+    driver.unpin(host + 4096)
+    assert waited(driver.pageable_down, host, device, 8192, 5, True) == 0
 
 
 def test_addresses_are_not_cut_to_32_bits(driver):
