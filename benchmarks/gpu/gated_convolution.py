@@ -17,7 +17,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from adaptive_compute.nn.convolution import gated_convolution
+from adaptive_compute.nn.filters import ImplicitFilter
+from adaptive_compute.nn.kernels.gated_convolution import fused_gated_convolution
 
 TOKENS, DIM, HEAD = 65536, 256, 64
 LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768, 65536)
@@ -30,6 +31,9 @@ class Attention(torch.nn.Module):
         super().__init__()
         self.qkv, self.out = torch.nn.Linear(dim, 3 * dim, bias=False), torch.nn.Linear(dim, dim, bias=False)
         self.backend = backend
+
+    def narrow(self) -> Any:
+        return self.to("cuda", torch.bfloat16)
 
     def forward(self, x: Any) -> Any:
         b, t, d = x.shape
@@ -46,12 +50,15 @@ class Plain(torch.nn.Module):
         super().__init__()
         self.project, self.out = torch.nn.Linear(dim, 3 * dim, bias=False), torch.nn.Linear(dim, dim, bias=False)
         self.short = torch.nn.Conv1d(3 * dim, 3 * dim, 3, padding=2, groups=3 * dim, bias=False)
-        decay = torch.exp(-torch.arange(length) / (length / 4))
-        self.filter = torch.nn.Parameter(torch.randn(dim, length) * decay * length**-0.5)
+        self.filter = ImplicitFilter(dim, length)
         self.skip = torch.nn.Parameter(torch.ones(dim))
 
-    def kernel(self) -> Any:
-        return self.filter.float()
+    def narrow(self) -> Any:
+        """Return the layer on the GPU in bfloat16, but for the filter's network."""
+        self.to("cuda")
+        for part in (self.project, self.short, self.out):
+            part.to(torch.bfloat16)
+        return self
 
     def forward(self, x: Any) -> Any:
         t = x.shape[1]
@@ -59,9 +66,9 @@ class Plain(torch.nn.Module):
         gate, key, v = z.chunk(3, dim=1)
         u = key * v
         n = 2 * t
-        spectrum = torch.fft.rfft(self.kernel(), n) / n
+        spectrum = torch.fft.rfft(self.filter.kernel(), n) / n
         y = torch.fft.irfft(torch.fft.rfft(u.float(), n) * spectrum, n, norm="forward")[..., :t]
-        y = (y + u * self.skip[:, None]).to(u.dtype)
+        y = (y + u * self.skip[:, None]).to(gate.dtype)
         return self.out((gate * y).transpose(1, 2))
 
 
@@ -79,16 +86,30 @@ class Rows(torch.autograd.Function):
         return grad.t() @ w, grad @ x
 
 
+class Columns(torch.autograd.Function):
+    """``y^T w^T``: a projection of what lies along time."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Any, w: Any) -> Any:
+        ctx.save_for_backward(y, w)
+        return y.t() @ w.t()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        y, w = ctx.saved_tensors
+        return w.t() @ grad.t(), grad.t() @ y.t()
+
+
 class Fused(Plain):
     """The same layer by the fused kernels."""
 
     def forward(self, x: Any) -> Any:
         b, t, d = x.shape
         z = Rows.apply(x.reshape(-1, d), self.project.weight).view(-1, b, t)
-        h = self.kernel()
-        h = torch.cat([h[:, :1] + self.skip[:, None].float(), h[:, 1:]], 1)
-        y = gated_convolution(z, self.short.weight[:, 0].flip(1), h[None].to(x.dtype))
-        return (y.reshape(d, -1).t() @ self.out.weight.t()).view(b, t, d)
+        h = self.filter.kernel()
+        h = torch.cat([h[:, :1] + self.skip[:, None], h[:, 1:]], 1)
+        y = fused_gated_convolution(z, self.short.weight[:, 0].flip(1), h[None])
+        return Columns.apply(y.reshape(d, -1), self.out.weight).view(b, t, d)
 
 
 def timed(call: Callable[[], Any], rounds: int = 20, warm: int = 4, most: float = 1.0) -> float:
@@ -151,7 +172,7 @@ def main() -> None:
     for length in arguments.lengths:
         row: dict[str, Any] = {}
         for name, layer in layers(length).items():
-            layer = layer.to("cuda", torch.bfloat16)
+            layer = layer.narrow()
             x = torch.randn(TOKENS // length, length, DIM, device="cuda", dtype=torch.bfloat16, requires_grad=True)
             call = step(layer, x, torch.randn_like(x))
             for kind, made in (("eager", lambda c: c), ("graph", graphed)):
