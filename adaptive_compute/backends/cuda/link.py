@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import threading
 import weakref
@@ -24,6 +25,9 @@ from .raw import driver
 
 # Below these the driver's own copy of pageable memory is as fast, and one call.
 LEAST_UP, LEAST_DOWN = 8 << 20, 16 << 20
+# Up to this a copy to the host goes by pinned memory of the thread: the driver takes longer to copy to ordinary memory
+# than to pinned memory and the host from there.
+TINY_DOWN = 1 << 16
 MOST_LIKES = 256
 LANES = 2  # chunks that are copied on the host at once, each by a share of the threads
 
@@ -270,6 +274,28 @@ def _small_up(tensor: Any, nbytes: int, index: int) -> Any:
     return result
 
 
+class _Scratch(threading.local):
+    """A thread's own pinned memory for what is small."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self.tensor = torch.empty(TINY_DOWN, dtype=torch.uint8, pin_memory=True)
+        self.address = self.tensor.data_ptr()
+
+
+_scratch: dict[str, _Scratch] = {}  # one, or none
+
+
+def _tiny_down(target: int, source: int, nbytes: int, stream: int) -> bool:
+    """Copy a few bytes to the host; returns when they are there. False: it failed."""
+    own = _scratch.get("own") or _scratch.setdefault("own", _Scratch())
+    if not driver().down_now(own.address, source, nbytes, stream):
+        return False
+    ctypes.memmove(target, own.address, nbytes)
+    return True
+
+
 def download(tensor: Any, out: np.ndarray | None = None) -> Any:
     """Copy a tensor to the host: into ``out``, or into memory of earlier results that are gone.
 
@@ -290,12 +316,16 @@ def download(tensor: Any, out: np.ndarray | None = None) -> Any:
         out = empty(source.shape, _numpy_name(dtype))
     if nbytes >= LEAST_DOWN:
         _large_down(source, out, nbytes, index)
-    elif nbytes and not (
-        out.flags.c_contiguous
-        and torch._C._cuda_getDevice() == index
-        and driver().pageable_down(address_of(out), source.data_ptr(), nbytes, stream_pointer(index), not ordinary)
-    ):
-        torch.from_numpy(out).copy_(source.view(torch.uint16) if dtype is torch.bfloat16 else source)
+    elif nbytes:
+        done = out.flags.c_contiguous and torch._C._cuda_getDevice() == index
+        if done:
+            target, stream = address_of(out), torch._C._cuda_getCurrentRawStream(index)
+            if nbytes <= TINY_DOWN:
+                done = _tiny_down(target, source.data_ptr(), nbytes, stream)
+            else:
+                done = driver().pageable_down(target, source.data_ptr(), nbytes, stream, not ordinary)
+        if not done:
+            torch.from_numpy(out).copy_(source.view(torch.uint16) if dtype is torch.bfloat16 else source)
     return torch.from_numpy(out).view(torch.bfloat16) if dtype is torch.bfloat16 else out
 
 
@@ -335,6 +365,7 @@ def release() -> None:
 
     _copies.clear()
     _likes.clear()
+    _scratch.clear()
     pinned.clear()
     with _releasing:
         for index in range(len(found().gpus) if stager.cache_info().currsize else 0):

@@ -123,6 +123,10 @@ class Driver:
             return False
         return not (foreign and self.locked(target, nbytes)) or self._slow.cuStreamSynchronize(stream) == 0
 
+    def down_now(self, target: int, source: int, nbytes: int, stream: int) -> bool:
+        """Copy to pinned memory behind what a stream does; returns when the bytes are there. False: it failed."""
+        return not self._down(target, source, nbytes, stream) and self._slow.cuStreamSynchronize(stream) == 0
+
     def pin(self, address: int, nbytes: int) -> bool:
         """Lock memory in its place, so that GPUs reach it by themselves; tell whether the driver did."""
         return self._slow.cuMemHostRegister_v2(address, nbytes, _PORTABLE) == 0
