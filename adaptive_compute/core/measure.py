@@ -38,7 +38,7 @@ DECADE = math.log2(10)
 LARGEST_SHARE = 0.1  # seconds for the samples of one kernel at one point
 # References use NumPy's matrix products, whose threads go on spinning for some 25 ms and would slow down what is timed
 # next; so several points are checked together, and timed together after that.
-SETTLE, TURNS = 0.03, 2
+SETTLE, TURNS = 0.03, 3
 
 __all__ = ["Progress", "measure", "relocated"]
 

@@ -19,8 +19,8 @@ TURNS, MOST, FEWEST = 3, 9, 3
 SHORTEST_SAMPLE = 40e-6  # a clock reading costs 0.1 us: shorter calls are timed several at a time
 # Threads of OpenMP wait for more work by spinning, for about this long, and slow down what other threads do meanwhile.
 PAUSE = 0.009
-# A run of so many seconds needs no other before it, and of so many none to repeat it.
-LONG, SHORT = 0.01, 0.0005
+# A run of so many seconds needs no other before it, of so many few to repeat it; what is shorter runs so long first.
+LONG, STEADY, SHORT = 0.01, 0.002, 0.0005
 # Threads that were asleep take this long to get up to speed, spread over processors: what is first in a lane runs for
 # so many seconds before it is timed.
 WAKING = 0.005
@@ -74,7 +74,7 @@ def time_in_turn(
                     end = time.perf_counter() + share / turns
                     for taken in range(1, MOST + 1):
                         own.append(timed.seconds(repeats[number][place]))
-                        if time.perf_counter() > end and (taken >= FEWEST or own[-1] > SHORT):
+                        if time.perf_counter() > end and (taken >= FEWEST or own[-1] > STEADY):
                             break
     finally:
         if collecting:
