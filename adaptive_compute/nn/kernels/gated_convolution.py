@@ -56,7 +56,7 @@ def fused_gated_convolution(z: Any, short: Any, h: Any) -> Any:
     Tensor
         (dim, batch, length), in the dtype of ``z``.
     """
-    return _Fused.apply(z, short, h)
+    return _Fused.apply(z, short, h[..., : z.shape[2]])
 
 
 class Plan:
