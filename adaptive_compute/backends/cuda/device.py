@@ -29,7 +29,7 @@ DTYPES = (
 )  # fmt: skip
 
 
-QUICK = 1 << 21  # bytes up to which a copy takes no longer than finding out how to make it
+QUICK = (1 << 20) - 1  # bytes up to which a copy takes no longer than finding out how to make it
 _HELD = frozenset(np.dtype(name) for name in DTYPES if name != "bfloat16")  # NumPy has no name for that one
 
 

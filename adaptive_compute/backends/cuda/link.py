@@ -23,12 +23,13 @@ from .pinned import LEAST as LEAST_PINNED
 from .pinned import pinned
 from .raw import driver
 
-# Below these the driver's own copy of pageable memory is as fast, and one call.
+# Below these one copy by the driver, of ordinary memory or of memory that is locked, is as fast as chunks are.
 LEAST_UP, LEAST_DOWN = 8 << 20, 16 << 20
 # Up to this a copy to the host goes by pinned memory of the thread: the driver takes longer to copy to ordinary memory
 # than to pinned memory and the host from there.
 TINY_DOWN = 1 << 16
 MOST_LIKES = 256
+_NOBODYS = np.empty(0, np.uint8)
 LANES = 2  # chunks that are copied on the host at once, each by a share of the threads
 
 
@@ -198,28 +199,29 @@ def tensor_of(host: np.ndarray) -> Any:
 
 
 def _upload(host: Any, index: int) -> Any:
-    import torch
-
     tensor = tensor_of(host) if isinstance(host, np.ndarray) else host.detach().resolve_conj().resolve_neg()
     nbytes = tensor.nbytes
-    if nbytes < LEAST_UP:
+    if nbytes < LEAST_PINNED:
         return _small_up(tensor, nbytes, index)
-    if tensor.is_pinned():
-        return tensor.to(_device(index))
-    if not tensor.is_contiguous():
-        tensor = tensor.contiguous()
+    mine = isinstance(host, np.ndarray) and address_of(host) == tensor.data_ptr()
+    with pinned.using(host if mine else _NOBODYS) as locked:
+        if nbytes < LEAST_UP or (not locked and tensor.is_pinned()):
+            return _small_up(tensor, nbytes, index)
+        return _large_up(tensor.contiguous(), locked and tensor.is_contiguous(), index)
+
+
+def _large_up(tensor: Any, locked: bool, index: int) -> Any:
+    import torch
+
     engine = stager(index)
     link: Any = engine.link
     side, caller = link.up, torch.cuda.current_stream(index)
     with torch.cuda.stream(side):  # its memory belongs to that stream, so that nothing queued elsewhere need be awaited
         result = torch.empty(tensor.shape, dtype=tensor.dtype, device=_device(index))
-    whole = _bytes(tensor).numpy()
-    owner = host if isinstance(host, np.ndarray) and address_of(host) == tensor.data_ptr() else whole
-    with pinned.using(owner) as locked:
-        if locked:
-            link.straight_up(result.data_ptr(), tensor.data_ptr(), nbytes)
-        else:
-            engine.up(whole, result.data_ptr(), *shares())
+    if locked:
+        link.straight_up(result.data_ptr(), tensor.data_ptr(), tensor.nbytes)
+    else:
+        engine.up(_bytes(tensor).numpy(), result.data_ptr(), *shares())
     caller.wait_stream(side)
     result.record_stream(caller)
     return result
@@ -240,10 +242,9 @@ def quick_up(host: np.ndarray, device: str) -> Any:
     if not host.flags.c_contiguous or here() != index or is_constant(host):
         return None
     result = make()
-    # Memory that an array has for itself and that is small was not pinned by anybody.
-    done = copy(
-        result.data_ptr(), host.__array_interface__["data"][0], host.nbytes, stream(index), host.base is not None
-    )
+    # Memory of a small array of its own was not pinned by anybody, but for what shares a page with it.
+    foreign = host.base is not None or pinned.total > 0
+    done = copy(result.data_ptr(), host.__array_interface__["data"][0], host.nbytes, stream(index), foreign)
     return result if done else None
 
 
@@ -309,10 +310,11 @@ def download(tensor: Any, out: np.ndarray | None = None) -> Any:
         tensor = tensor.resolve_conj().resolve_neg()
     source = tensor if tensor.is_contiguous() else tensor.contiguous()
     nbytes, dtype, index = source.nbytes, source.dtype, source.get_device()
-    # Memory that NumPy has just allocated, or of an array that is too small for it, was not pinned by anybody.
-    ordinary = nbytes < LEAST_PINNED and (out is None or out.base is None)
+    # Memory of a small array of its own was not pinned by anybody, but for what shares a page with it.
+    small = nbytes < LEAST_PINNED
+    ordinary = small and not pinned.total and (out is None or out.base is None)
     if out is None:
-        empty = np.empty if ordinary else results.empty
+        empty = np.empty if small else results.empty
         out = empty(source.shape, _numpy_name(dtype))
     if nbytes >= LEAST_DOWN:
         _large_down(source, out, nbytes, index)
@@ -322,8 +324,11 @@ def download(tensor: Any, out: np.ndarray | None = None) -> Any:
             target, stream = address_of(out), torch._C._cuda_getCurrentRawStream(index)
             if nbytes <= TINY_DOWN:
                 done = _tiny_down(target, source.data_ptr(), nbytes, stream)
-            else:
+            elif nbytes < LEAST_PINNED:
                 done = driver().pageable_down(target, source.data_ptr(), nbytes, stream, not ordinary)
+            else:
+                with pinned.using(out):
+                    done = driver().pageable_down(target, source.data_ptr(), nbytes, stream, True)
         if not done:
             torch.from_numpy(out).copy_(source.view(torch.uint16) if dtype is torch.bfloat16 else source)
     return torch.from_numpy(out).view(torch.bfloat16) if dtype is torch.bfloat16 else out

@@ -22,7 +22,7 @@ from ...core.host_memory import owner_of
 from ...core.staging import address_of
 from .raw import driver
 
-LEAST = 4 << 20  # bytes of memory that is worth it
+LEAST = 1 << 20  # bytes of memory that is worth it
 PAYS = 3  # times its size that has gone through buffers before
 
 
