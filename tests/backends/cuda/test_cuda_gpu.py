@@ -341,6 +341,29 @@ def from_gpu(backend, tensor, out):
     return link.download(tensor, out)
 
 
+def test_memory_that_shares_a_page_with_locked_memory(backend):
+    from adaptive_compute.backends.cuda.pinned import LEAST, pinned
+
+    whole = np.empty(LEAST + 12_288, np.uint8)  # stands for the allocator's: parts of it belong to several arrays
+    start = -whole.ctypes.data % 4096 + 1000
+    host = whole[start : start + LEAST]
+    there = backend.upload(np.zeros(LEAST, np.uint8), "cuda:0")
+    for turn in range(6):  # locked on the way
+        host[:] = turn
+        assert int((backend.upload(host, "cuda:0") == turn).sum()) == LEAST
+        assert (from_gpu(backend, there + turn, host) == turn).all()
+    assert pinned.total
+    stream = torch.cuda.Stream()
+    for turn, place in enumerate((0, start - 100, start + LEAST - 100, start + LEAST + 50)):
+        near = whole[place : place + 200]
+        with torch.cuda.stream(stream):
+            torch.cuda._sleep(5_000_000)
+            near[:] = turn
+            up = backend.upload(near, "cuda:0")
+            near[:] = 99
+            assert (from_gpu(backend, up + 1, near) == turn + 1).all()
+
+
 def test_small_arrays_of_a_shape_that_was_met_before(backend):
     rng = np.random.default_rng(0)
     for shape in ((), (1,), (7, 5), (3, 4, 5), (1 << 18,)):
