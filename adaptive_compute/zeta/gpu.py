@@ -82,8 +82,7 @@ def prepare(windows: Sequence[Window], oversampling: float) -> Grid:
         row[len(FIELDS) : len(FIELDS) + len(around.curve)] = around.curve
         furthest = max(furthest, step * around.frequency.hi)
         likely += math.ceil((window.last - window.first) * spectral.density(window.top)) + 16
-    center, shift, step, terms = rows[:, 0], rows[:, 1], rows[:, 5], rows[:, 6]
-    half = middle * step
+    center, shift, half, terms = rows[:, 0], rows[:, 1], middle * rows[:, 5], rows[:, 6]
     degree = max(spectral.correction_degree(r, n) for r, n in zip(half.tolist(), terms.tolist()))
     nodes, to_series, to_power = spectral.chebyshev_fit(degree)
     found = remainder(center[:, None] + (shift[:, None] + half[:, None] * nodes), terms[:, None])

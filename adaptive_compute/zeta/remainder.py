@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from .theta import PI, TWO_PI, horner
+from .theta import PI, TWO_PI
 
 LOWEST = 1000.0  # below, Euler-Maclaurin is used
 _TERMS = 96
@@ -102,8 +102,20 @@ def remainder(t: Any, terms: Any = None) -> np.ndarray:
     t = np.asarray(t, dtype=float)
     root = np.sqrt(t / TWO_PI)
     n = np.floor(root) if terms is None else np.asarray(terms, float)
-    x = root - n - 0.5
-    value = np.zeros_like(root)
-    for series in _series()[::-1]:
-        value = value / root + horner(series, x)
+    x = np.broadcast_to((root - n - 0.5).ravel(), (len(_matrix()[0]), root.size)).copy()
+    x[0] = 1
+    np.multiply.accumulate(x, out=x)  # the powers
+    value, *further = (_matrix() @ x).reshape(5, *root.shape)[::-1]
+    for series in further:
+        value = value / root + series
     return np.where(n % 2 == 1, 1.0, -1.0) * value / np.sqrt(root)
+
+
+@lru_cache(maxsize=1)
+def _matrix() -> np.ndarray:
+    """Return the series' coefficients, shape (5, powers)."""
+    series = _series()
+    matrix = np.zeros((len(series), max(map(len, series))))
+    for row, found in zip(matrix, series):
+        row[: len(found)] = found
+    return matrix

@@ -9,9 +9,10 @@ at which Z has different signs, each by more than the error budget.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -75,8 +76,8 @@ def _polynomials(values: np.ndarray, cells: np.ndarray) -> np.ndarray:
 
 def _evaluate(p: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return values and slopes of the polynomials."""
-    value, slope = p[-1].copy(), p[-1].copy()
-    value *= x
+    slope = p[-1].copy()
+    value = slope * x
     value += p[-2]
     for row in p[-3::-1]:
         slope *= x
@@ -86,18 +87,36 @@ def _evaluate(p: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return value, slope
 
 
-def _roots(p: np.ndarray, low: np.ndarray, high: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the roots between ``low``, where the values are ``a``, and ``high``, where they are ``b``, of other sign.
+class _Sought(NamedTuple):
+    """Zeros that are looked for: each in a cell's polynomial ``p``, between ``low``, where the values are ``a``, and
+    ``high``, where they are ``b``, of other sign; ``x`` is the best place so far."""
 
-    Newton's steps. Two from a good guess are enough for most cells; the others are worked on with their brackets kept.
-    """
+    p: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    a: np.ndarray
+    b: np.ndarray
+    x: np.ndarray
+
+    def some(self, which: np.ndarray) -> _Sought:
+        return _Sought(self.p[:, which], *(part[which] for part in self[1:]))
+
+
+def _newton(sought: _Sought) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places of the zeros after a few of Newton's steps, and the numbers of those not certain by then."""
+    p, low, high, a, b, x = sought
     with np.errstate(all="ignore"):
-        guess = (low * b - high * a) / (b - a)
-        value, slope = _evaluate(p[:5], guess)  # a cell holds an eighth of a turn: the rest is below 1e-3
-        guess -= value / slope
-        value, slope = _evaluate(p, guess)
+        np.multiply(low, b, out=x)
+        x -= high * a
+        x /= b - a
+        for _ in range(2):
+            value, slope = _evaluate(p[:5], x)  # a cell holds an eighth of a turn: the rest is below 1e-3
+            value /= slope
+            x -= value
+            np.clip(x, low, high, out=x)
+        value, slope = _evaluate(p, x)
         first = value / slope
-        x = guess - first
+        x -= first
         value, slope = _evaluate(p, x)
         second = value / slope
         x -= second
@@ -105,18 +124,17 @@ def _roots(p: np.ndarray, low: np.ndarray, high: np.ndarray, a: np.ndarray, b: n
         done = abs(second) ** 3 <= 1e-12 * first**2
         done |= abs(second) < 1e-14
         done &= (x > low) & (x < high)
-    left = np.flatnonzero(~done)
-    if len(left):
-        x[left] = _bracketed(p[:, left], low[left], high[left], a[left], b[left])
-    return x
+    return x, np.flatnonzero(~done)
 
 
-def _bracketed(p: np.ndarray, low: np.ndarray, high: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the roots by Newton's steps kept between the ends; an end moves to each point tried."""
+def _bracketed(sought: _Sought) -> np.ndarray:
+    """Return the zeros by Newton's steps kept between the ends; an end moves to each point tried."""
+    p, low, high, a, b, x = sought
     low, high = low.copy(), high.copy()
     with np.errstate(divide="ignore", invalid="ignore"):
-        x = (low * b - high * a) / (b - a)
-    x = np.where((x > low) & (x < high), x, (low + high) / 2)
+        secant = (low * b - high * a) / (b - a)
+    secant = np.where((secant > low) & (secant < high), secant, (low + high) / 2)
+    x = np.where((x > low) & (x < high), x, secant)
     positive = a > 0
     left = np.arange(len(x))
     roots = x.copy()
@@ -168,34 +186,57 @@ def zeros(samples: Sequence[Samples], every: bool = False) -> list[Found]:
         doubtful.append(tuple((s.first + at * s.step).tolist()))
         begin += len(s.values)
     errors = np.repeat([s.error for s in samples], [len(t) for t in turns])
-    simple, cells = np.concatenate(changes), np.concatenate(turns)
-    pairs = [_pairs(flat, cells[k : k + CHUNK], errors[k : k + CHUNK]) for k in range(0, len(cells), CHUNK)]
-    places = np.concatenate([_simple(flat, simple[k : k + CHUNK]) for k in range(0, len(simple), CHUNK)] or [_NONE])
-    if any(map(len, pairs)):
-        places = np.sort(np.concatenate([places, *pairs]), kind="stable")  # quick where nearly all is in order
+    simple, turning = np.concatenate(changes), np.concatenate(turns)
+    pieces, cells = [], []
+    for k in range(0, len(simple), CHUNK):
+        cells.append(simple[k : k + CHUNK])
+        pieces.append(_simple(flat, cells[-1]))
+    for k in range(0, len(turning), CHUNK):
+        some, piece = _pairs(flat, turning[k : k + CHUNK], errors[k : k + CHUNK])
+        cells.append(some)
+        pieces.append(piece)
+    places, cell = _solved(pieces), np.concatenate(cells or [turning])
+    if len(cell) > len(simple):  # both zeros of a pair go where its cell belongs
+        more, where = cell[len(simple) :], np.searchsorted(simple, cell[len(simple) :])
+        order = np.argsort(more, kind="stable")
+        places = np.insert(places[: len(simple)], where[order], places[len(simple) :][order])
+        cell = np.insert(simple, where[order], more[order])
     found = []
     begin = 0
     for s, doubt in zip(samples, doubtful):
-        low, high = np.searchsorted(places, (begin, begin + len(s.values)))
-        offsets = places[low:high] - (begin + MARGIN)
+        low, high = np.searchsorted(cell, (begin, begin + len(s.values)))
+        offsets = places[low:high]
+        offsets += 1
+        offsets /= 2
+        offsets += cell[low:high] - (begin + MARGIN)
         offsets *= s.step
         offsets += s.first
-        found.append(Found(offsets, doubt))
+        found.append(Found(offsets.copy(), doubt))
         begin += len(s.values)
     return found
 
 
-_NONE = np.empty(0)
-
-
-def _simple(flat: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """Return the zero of each cell at whose ends Z has different signs, in flat samples."""
+def _simple(flat: np.ndarray, cells: np.ndarray) -> _Sought:
+    """Return what is sought in the cells at whose ends Z has different signs."""
     ends = np.ones(len(cells))
-    roots = _roots(_polynomials(flat, cells), -ends, ends, flat[cells], flat[cells + 1])
-    roots += 1
-    roots /= 2
-    roots += cells
-    return roots
+    return _Sought(_polynomials(flat, cells), -ends, ends, flat[cells], flat[cells + 1], np.empty(len(cells)))
+
+
+def _solved(pieces: Iterable[_Sought]) -> np.ndarray:
+    """Return the zeros of all pieces; what a few steps leave uncertain is worked on together."""
+    done, rest, where = [np.empty(0)], [], []
+    begin = 0
+    for piece in pieces:
+        x, left = _newton(piece)
+        rest.append(piece.some(left))
+        where.append(begin + left)
+        done.append(x)
+        begin += len(x)
+    places = np.concatenate(done)
+    if any(map(len, where)):
+        p, *others = (np.concatenate(parts, axis=-1) for parts in zip(*rest))
+        places[np.concatenate(where)] = _bracketed(_Sought(p, *others))
+    return places
 
 
 def _dips(v: np.ndarray) -> np.ndarray:
@@ -213,8 +254,11 @@ def _dips(v: np.ndarray) -> np.ndarray:
     return (slope[:-1] < size[:-1]) & (slope[1:] > -size[1:]) & (slope[1:] > slope[:-1])
 
 
-def _pairs(flat: np.ndarray, cells: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Return the zeros, two each and in no order, of the cells in which Z dips through zero and back."""
+def _pairs(flat: np.ndarray, cells: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, _Sought]:
+    """Return the cells in which Z dips through zero and back, each twice, and what is sought in them.
+
+    First come the zeros before the lowest point, then those after it.
+    """
     p, ends = _polynomials(flat, cells), flat[cells]
     sign = np.sign(ends)
     # The lowest of the values along the cell, then Newton's steps on the slope around it.
@@ -228,14 +272,14 @@ def _pairs(flat: np.ndarray, cells: np.ndarray, error: np.ndarray) -> np.ndarray
             step = np.nan_to_num(value / slope)
         at = np.clip(at - np.clip(step, -0.125, 0.125), -1, 1)
     lowest = _evaluate(p, at)[0]
-    deep = sign * lowest < -error
-    if not bool(deep.any()):
-        return _NONE
+    deep = np.flatnonzero(sign * lowest < -error)
     p, at, lowest, cells = p[:, deep], at[deep], lowest[deep], cells[deep]
     one = np.ones(len(at))
-    first = _roots(p, -one, at, flat[cells], lowest)
-    second = _roots(p, at, one, lowest, flat[cells + 1])
-    return np.concatenate([cells + (first + 1) / 2, cells + (second + 1) / 2])
+    sought = _Sought(
+        np.concatenate([p, p], 1), np.concatenate([-one, at]), np.concatenate([at, one]),
+        np.concatenate([flat[cells], lowest]), np.concatenate([lowest, flat[cells + 1]]), np.empty(2 * len(at)),
+    )  # fmt: skip
+    return np.concatenate([cells, cells]), sought
 
 
 def values(samples: Samples, offsets: np.ndarray) -> np.ndarray:

@@ -39,10 +39,14 @@ def exact(t: Any) -> Decimal:
     with localcontext() as context:
         context.prec = DIGITS
         t = Decimal(t)
-        value = t / 2 * ((t / (2 * PI)).ln() - 1) - PI / 8
-        for power, (above, below) in enumerate(CORRECTIONS):
-            value += Decimal(above) / (below * t ** (2 * power + 1))
-        return value / (2 * PI)
+        return _exact(t, (t / (2 * PI)).ln())
+
+
+def _exact(t: Decimal, logarithm: Decimal) -> Decimal:
+    value = t / 2 * (logarithm - 1) - PI / 8
+    for power, (above, below) in enumerate(CORRECTIONS):
+        value += Decimal(above) / (below * t ** (2 * power + 1))
+    return value / (2 * PI)
 
 
 def theta(t: Any) -> Any:
@@ -96,9 +100,12 @@ def theta_turns(t: Any) -> tuple[int, float]:
     >>> turns, round(rest, 12)
     (1972975715135, 0.133592122409)
     """
+    return _parts(exact(t))
+
+
+def _parts(value: Decimal) -> tuple[int, float]:
     with localcontext() as context:
         context.prec = DIGITS
-        value = exact(t)
         whole = value.to_integral_value()
         return int(whole), float(value - whole)
 
@@ -130,10 +137,12 @@ def develop(center: int, reach: float) -> Development:
     with localcontext() as context:
         context.prec = DIGITS
         t = Decimal(center)
-        slope = (t / (2 * PI)).ln() / 2
+        logarithm = (t / (2 * PI)).ln()
+        slope = logarithm / 2
         for power, (above, below) in enumerate(CORRECTIONS):
             slope -= Decimal(above) * (2 * power + 1) / (below * t ** (2 * power + 2))
         frequency = from_decimal(slope / (2 * PI))
+        turns, rest = _parts(_exact(t, logarithm))
     curve: list[float] = []
     ratio, j = reach / center, 2
     while True:
@@ -146,7 +155,6 @@ def develop(center: int, reach: float) -> Development:
         if center * ratio**j < 1e-15 or j > 60:
             break
         j += 1
-    turns, rest = theta_turns(center)
     return Development(center, turns, rest, frequency, np.array(curve))
 
 
