@@ -16,10 +16,18 @@ from typing import Any
 _FILES = {
     "bytes": "ByteEmbedding ByteEncoder byte_features byte_frequencies to_bytes",
     "certificate": "CausalityReport Leak certify_causal",
+    "complex": "ComplexEmbedding ComplexLinear",
     "convolution": "causal_convolution gated_convolution",
+    "frequency": "FrequencyAttention FrequencyLayerNorm FrequencyReLU FrequencyTransformerLayer "
+    "SpectrumAttention signal spectrum",
+    "gated": "GatedConvolution",
     "layer": "Layer",
+    "precision_attention": "AdaptivePrecisionAttention PrecisionReport",
     "quantize": "Int8Quantizer PolarQuantizer QuantizedTensor",
+    "sparse": "SparseSpectralTensor",
     "spectral_attention": "CausalSpectralAttention SpectralAttention",
+    "streaming_matmul": "block_streaming_matmul",
+    "topology_attention": "RoutingReport TopologyAttention",
 }
 _FILE_OF = {name: file for file, names in _FILES.items() for name in names.split()}
 _MODULES = ("leaks",)  # whose names stay in them: layers that nobody should take for causal ones

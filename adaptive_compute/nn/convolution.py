@@ -53,9 +53,9 @@ def causal_convolution(u: Any, h: Any) -> Any:
     --------
     >>> import torch
     >>> from adaptive_compute.nn import causal_convolution
-    >>> u, h = torch.tensor([[1.0, 0, 0, 2]]), torch.tensor([[1.0, 10]])
+    >>> u, h = torch.tensor([[1.0, 0, 1, 2]]), torch.tensor([[1.0, 10]])
     >>> causal_convolution(u, h).round().tolist()
-    [[1.0, 10.0, 0.0, 2.0]]
+    [[1.0, 10.0, 1.0, 12.0]]
     """
     _check(u, h, "u")
     if u.ndim < 2 or u.shape[-2] != h.shape[0]:

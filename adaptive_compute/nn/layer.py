@@ -50,7 +50,7 @@ class Layer(torch.nn.Module):  # type: ignore[misc]
         self.dim = whole(dim, "dim")
         self.max_length = None if max_length is None else whole(max_length, "max_length")
 
-    def checked(self, x: Any, name: str = "x") -> Any:
+    def checked(self, x: Any, name: str = "x", *, limited: bool = True) -> Any:
         """Return an input that this layer computes with, or say what is wrong with it.
 
         Parameters
@@ -58,13 +58,17 @@ class Layer(torch.nn.Module):  # type: ignore[misc]
         x : Tensor
             (batch, length, dim), floating point (complex where the class says ``complex_inputs``), in the dtype of the
             layer's parameters (any, under ``torch.autocast``) and on their device. The batch may be empty.
+        name : str
+            What messages call it.
+        limited : bool
+            Whether more than ``max_length`` positions are too many.
 
         Raises
         ------
         ArgumentTypeError, ShapeError, DtypeError, BackendUnavailable
             If ``x`` is no tensor, or has the wrong shape, dtype or device.
         """
-        check_sequence(x, name, self.dim, self.max_length, complex_inputs=self.complex_inputs)
+        check_sequence(x, name, self.dim, self.max_length if limited else None, complex_inputs=self.complex_inputs)
         parameter = next((p for p in self.parameters() if p.is_floating_point() or p.is_complex()), None)
         if parameter is not None:
             check_alike(x, parameter, name, f"{type(self).__name__}'s parameters")
