@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import statistics
@@ -88,6 +89,7 @@ class Session:
         run = {"model": kind, "seed": seed, "changes": changes, "chosen": True, "parameters": count}
         run |= trainer.run(lambda text: self.say(f"{name}: {text}"), self.until)
         del trainer
+        model = copy.deepcopy(model).float()  # without what torch.compile made for one shape
         scored = time.perf_counter()
         for part in ("test", "valid"):
             run[part] = bits_per_byte(model, self.texts[part], length=recipe.length, stride=options.stride)

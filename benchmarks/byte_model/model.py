@@ -38,15 +38,35 @@ def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([one * cos - other * sin, one * sin + other * cos], -1)
 
 
+class Norm(nn.RMSNorm):
+    """Each position divided by its size; narrow where autocast would make it so in the next step."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        device = x.device.type
+        normed = super().forward(x)
+        return normed.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else normed
+
+
+class Join(nn.Module):
+    """x + dropout(y)."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + self.dropout(y)
+
+
 class Mix(nn.Module):
     """x + mixer(norm(x))."""
 
     def __init__(self, dim: int, mixer: nn.Module, dropout: float) -> None:
         super().__init__()
-        self.norm, self.mixer, self.dropout = nn.RMSNorm(dim, eps=1e-6), mixer, nn.Dropout(dropout)
+        self.norm, self.mixer, self.join = Norm(dim, eps=1e-6), mixer, Join(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.dropout(self.mixer(self.norm(x)))
+        return self.join(x, self.mixer(self.norm(x)))
 
 
 class Feed(nn.Module):
@@ -54,11 +74,11 @@ class Feed(nn.Module):
 
     def __init__(self, dim: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.norm, self.dropout = nn.RMSNorm(dim, eps=1e-6), nn.Dropout(dropout)
+        self.norm, self.join = Norm(dim, eps=1e-6), Join(dropout)
         self.up, self.down = nn.Linear(dim, hidden, bias=False), nn.Linear(hidden, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.dropout(self.down(functional.gelu(self.up(self.norm(x)), approximate="tanh")))
+        return self.join(x, self.down(functional.gelu(self.up(self.norm(x)), approximate="tanh")))
 
 
 class Loss(nn.Module):
@@ -77,20 +97,21 @@ class ByteModel(nn.Module):
         self.blocks = nn.ModuleList()
         for mixer in mixers:
             self.blocks += [Mix(dim, mixer, dropout), Feed(dim, hidden, dropout)]
-        self.norm, self.out = nn.RMSNorm(dim, eps=1e-6), nn.Linear(dim, VALUES, bias=False)
-        self._initialise(len(mixers))
+        self.norm, self.out = Norm(dim, eps=1e-6), nn.Linear(dim, VALUES, bias=False)
+        self._initialise(mixers)
 
-    def _initialise(self, layers: int) -> None:
+    def _initialise(self, mixers: list[nn.Module]) -> None:
         """Normal weights of 0.02; what ends in the sum of all blocks smaller, so that the sum begins at a size of one.
 
-        A spectral layer's filters and its own kernels stay as the layer makes them.
+        A spectral layer stays as it makes itself, but for its last matrix.
         """
-        for name, part in self.named_modules():
-            if isinstance(part, nn.Linear | nn.Embedding) and "filter" not in name:
+        known = {id(part) for mixer in mixers if not isinstance(mixer, Attention) for part in mixer.modules()}
+        for part in self.modules():
+            if isinstance(part, nn.Linear | nn.Embedding) and id(part) not in known:
                 nn.init.normal_(part.weight, std=0.02)
         for block in self.blocks:
             last = block.down if isinstance(block, Feed) else block.mixer.out
-            nn.init.normal_(last.weight, std=0.02 / math.sqrt(2 * layers))
+            nn.init.normal_(last.weight, std=0.02 / math.sqrt(2 * len(mixers)))
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.dropout(self.embedding(tokens.int()))

@@ -20,6 +20,7 @@ WAYS = {  # name: what the recipe says
     "eager": {"compiled": "none", "graph": False},
     "parts": {"compiled": "parts", "graph": False},
     "parts, graph": {"compiled": "parts", "graph": True},
+    "blocks, graph": {"compiled": "blocks", "graph": True},
     "graph": {"compiled": "none", "graph": True},
 }
 

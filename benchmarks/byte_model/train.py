@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .data import starts
-from .model import Feed, Loss, Mix
+from .model import Attention, Feed, Loss, Mix
 
 EAGER_STEPS = 3  # before a CUDA graph is recorded
 
@@ -30,7 +30,7 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = 1.0
     dropout: float = 0.1
-    compiled: str = "parts"  # "none"; "parts": all but the mixer's own kernels, by torch.compile
+    compiled: str = "parts"  # by torch.compile: "none"; "parts", all but a mixer of ours; "blocks"
     graph: bool = True  # a step is one CUDA graph
 
     def rate_at(self, step: int) -> float:
@@ -58,8 +58,8 @@ class Trainer:
         self.loss_of = Loss()
         self.loss = torch.zeros((), device=device)
         self.recorded: torch.cuda.CUDAGraph | None = None
-        if recipe.compiled == "parts":
-            compile_parts(model)
+        if recipe.compiled != "none":
+            compile_parts(model, recipe.compiled == "blocks")
             self.loss_of = torch.compile(self.loss_of)
 
     def forward(self) -> Tensor:
@@ -137,20 +137,21 @@ class Trainer:
             torch.cuda.synchronize()
 
 
-def compile_parts(model: nn.Module) -> None:
-    """Let torch.compile fuse what is not a mixer of ours: feed-forward parts, norms, and attention as a whole."""
-    for part in model.modules():
-        if isinstance(part, Feed) or (isinstance(part, Mix) and type(part.mixer).__module__ == Mix.__module__):
-            part.compile()
-    for part in model.modules():
-        if isinstance(part, Mix) and type(part.mixer).__module__ != Mix.__module__:
-            part.norm.compile()
+def compile_parts(model: nn.Module, blocks: bool) -> None:
+    """Let torch.compile fuse what is not a mixer of ours, or whole blocks, which it breaks at what it cannot trace."""
     model.norm.compile()
+    for part in model.modules():
+        if isinstance(part, Feed) or (isinstance(part, Mix) and (blocks or isinstance(part.mixer, Attention))):
+            part.compile()
+        elif isinstance(part, Mix):
+            part.norm.compile()
+            part.join.compile()
 
 
 def _groups(model: nn.Module, decay: float) -> list[dict]:
-    """Return the parameters in two groups: matrices, which decay, and the rest."""
-    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "filter" not in name]
+    """Return the parameters in two groups: matrices over the channels, which decay, and the rest."""
+    linear = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.Linear)]
+    matrices = [part.weight for name, part in linear if "filter" not in name]
     known = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in known]
     return [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
