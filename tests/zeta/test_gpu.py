@@ -1,6 +1,7 @@
 """The GPU's way to find zeros: its kernels' own text, built for the CPU, with NumPy in CuPy's place."""
 
 import ctypes
+import math
 import re
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from adaptive_compute import zeta
-from adaptive_compute.zeta import blocks, gpu, kernels, spectral
+from adaptive_compute.zeta import blocks, gpu, hunt, kernels, sign, spectral
 
 pytestmark = pytest.mark.filterwarnings("ignore:this machine has no profile")
 
@@ -23,7 +24,7 @@ using namespace std;
 #define __global__
 struct double2 { double x, y; };
 struct Three { int x, y, z; };
-static Three blockIdx, blockDim, threadIdx, gridDim;
+static thread_local Three blockIdx, blockDim, threadIdx, gridDim;
 static double __dadd_rn(double a, double b) { return a + b; }
 static double __dsub_rn(double a, double b) { return a - b; }
 static double __dmul_rn(double a, double b) { return a * b; }
@@ -106,7 +107,7 @@ def device(launch, monkeypatch):
     found = gpu.Device.__new__(gpu.Device)
     found.cupy, found.number = Cupy, 0
     found.kernel = {name: partial(launch, name) for name in gpu.KERNELS}
-    found._pinned, found._wait = np.empty, lambda: None
+    found._pinned, found._wait, found.use = np.empty, (lambda: None), (lambda: None)
     found.make_tables()
     return found
 
@@ -131,3 +132,76 @@ def test_zeros_are_the_cpus(device):
             assert len(mine.offsets) == len(its.offsets)
             assert np.abs(mine.offsets - its.offsets).max() < 1e-9
             assert mine.undecided == ()
+
+
+def test_a_row_at_the_least_number_of_terms_has_room_for_its_bend(device):
+    base = math.ceil(2 * math.pi * gpu.LEAST_TERMS**2)
+    window = spectral.windows(base, 0.0, 3_000.0)[0]
+    assert window.terms == gpu.LEAST_TERMS
+    (mine,), (its,) = device.find([window], 4.0, False), blocks.find([window], 4.0, False)
+    assert np.abs(mine.offsets - its.offsets).max() < 1e-9
+
+
+def _wave(values, error=1e-12):
+    """A batch of rows whose grids are whole numbers and whose samples are these."""
+    rows = np.zeros((len(values), len(kernels.FIELDS) + kernels.CURVE))
+    rows[:, kernels.FIELDS.index("step")], rows[:, kernels.FIELDS.index("error")] = 1, error
+    cells = values.shape[1] - 1 - 2 * spectral.MARGIN
+    return gpu.Grid(rows, np.zeros((len(values), 1)), cells, values.shape[1], 1, 1, values.size), values
+
+
+def test_close_pairs_and_none_where_there_are_none(device):
+    k = np.arange(-spectral.MARGIN, 200 + 1 + spectral.MARGIN)
+    wave = np.cos(math.pi / 4.3 * (k - 0.4))
+    signals = np.array([wave, 1.0001 - wave, 0.9999 - wave])
+    for every in (False, True):
+        found, doubtful = device.roots(*_wave(signals), every)
+        assert not doubtful.any()
+        for part, signal in zip(found, signals):
+            (wanted,) = sign.zeros([spectral.Samples(0, 0.0, 1.0, signal, 1e-12)], every)
+            assert np.allclose(part.offsets, wanted.offsets, rtol=0, atol=1e-9)
+        assert [len(part.offsets) > 0 for part in found] == [True, False, True]
+
+
+def test_rows_in_doubt_are_told_apart(device):
+    k = np.arange(-spectral.MARGIN, 50 + 1 + spectral.MARGIN)
+    first, inside, last, beyond = (np.sin(0.6 * (k - at)) for at in (0.0, 20.0, 50.0, 51.0))
+    _, doubtful = device.roots(*_wave(np.array([np.cos(0.6 * k), first, inside, last, beyond]), 1e-9), False)
+    assert doubtful.tolist() == [False, True, True, True, False]
+
+
+def test_a_row_in_doubt_is_worked_on_by_the_cpu(device, monkeypatch):
+    windows, asked = spectral.windows(10**6, 0.0, 2_000.0, zeros=1_000), []
+    plain = device.roots
+    monkeypatch.setattr(device, "roots", lambda *a: (plain(*a)[0], np.arange(len(windows)) == 1))
+    monkeypatch.setattr(gpu.blocks, "find", lambda w, *_: asked.append(w) or ["the CPU's"])
+    found = device.find(windows, 4.0, False)
+    assert asked == [[windows[1]]]
+    assert found[1] == "the CPU's"
+    assert len(found) == len(windows)
+
+
+def test_more_zeros_than_were_likely_all_come_back(device):
+    k = np.arange(-spectral.MARGIN, 200 + 1 + spectral.MARGIN)
+    grid, values = _wave(np.cos(math.pi / 4.3 * (k - 0.4))[None])
+    (all_of_them,), _ = device.roots(grid, values, False)
+    (again,), _ = device.roots(grid._replace(likely=3), values, False)
+    assert len(again.offsets) > 40
+    assert np.array_equal(again.offsets, all_of_them.offsets)
+    with pytest.raises(RuntimeError, match="make no sense"):
+        device.roots(*_wave(np.tile([1.0, -1.0], 400)[None]), False)
+
+
+def test_a_hunt_on_a_gpu_goes_on_with_the_same_bytes(device, monkeypatch, tmp_path):
+    monkeypatch.setattr(hunt, "_place", lambda device, first: 0)
+    monkeypatch.setattr(gpu, "device", lambda number: device)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    blocks_found = list(zeta.zeros(10**6, 10**6 + 3_000, block=2_000, checkpoint=whole))
+    assert all(block.verified for block in blocks_found)
+    assert sum(len(block.offsets) for block in blocks_found) == zeta.N(10**6 + 3_000) - zeta.N(10**6)
+    next(zeta.zeros(10**6, 10**6 + 3_000, block=2_000, checkpoint=broken))
+    assert len(list(broken.iterdir())) < len(list(whole.iterdir()))
+    list(zeta.zeros(10**6, 10**6 + 3_000, block=2_000, checkpoint=broken))
+    for path in whole.iterdir():
+        assert (broken / path.name).read_bytes() == path.read_bytes()
+        assert b'"device":"cuda:0"' in (whole / "run.json").read_bytes()
