@@ -16,7 +16,12 @@ from adaptive_compute.core.errors import ArgumentError, ArgumentTypeError, Backe
 torch = pytest.importorskip("torch")
 
 EVERY = torch.arange(256, dtype=torch.uint8).reshape(2, 128)
-BOUND = {torch.float64: 1e-12, torch.float32: 2e-6, torch.float16: 8e-4, torch.bfloat16: 8e-3}  # the interpreter cuts bfloat16 off
+BOUND = {
+    torch.float64: 1e-12,
+    torch.float32: 2e-6,
+    torch.float16: 8e-4,
+    torch.bfloat16: 8e-3,  # the interpreter cuts it off
+}
 
 
 def definition(values, dim):
