@@ -19,7 +19,8 @@ constexpr int S = P < 128 ? 128 / P : 1;  // sequences of a block: of neighbouri
     const int i = threadIdx.x % P;                                                                                     \
     const Alone where = {(float2*)memory + threadIdx.x / P * (N + N / 16)};                                            \
     const bool kept = (int)(blockIdx.x * S + threadIdx.x / P) < channels;                                              \
-    const int channel = kept ? (int)(blockIdx.x * S + threadIdx.x / P) : channels - 1;
+    const int channel = kept ? (int)(blockIdx.x * S + threadIdx.x / P) : channels - 1;                                 \
+    const Angles<N> angles(i);
 
 // Spectra (channels, 16, P), divided by N, of filters (channels, taps)
 extern "C" __global__ void __launch_bounds__(P * S)
@@ -29,7 +30,7 @@ spectrum(float2* out, const float* h, int channels, int taps) {
     const float* row = h + (long long)channel * taps;
 #pragma unroll
     for (int r = 0; r < 16; r++) v[r] = weighted(i + P * r < taps ? row[i + P * r] : 0.0f, r);
-    forward<N, true>(v, where, i);
+    forward<N, true>(v, where, angles, i);
     if (kept)
 #pragma unroll
         for (int r = 0; r < 16; r++)
@@ -47,7 +48,7 @@ filter_gradient(float* out, const float2* partial, int channels, int taps, int g
 #pragma unroll
         for (int r = 0; r < 16; r++)
             v[r] = plus(v[r], partial[((long long)group * channels + channel) * N + r * P + i]);
-    inverse<N, true>(v, where, i);
+    inverse<N, true>(v, where, angles, i);
     if (kept)
 #pragma unroll
         for (int r = 0; r < 16; r++)
@@ -75,22 +76,21 @@ gated(Element* out, long long out_channel, long long out_batch, const Element* z
     where.wait<P>();
     float2 v[16];
 #pragma unroll
-    for (int r = 0; r < 16; r++) v[r] = weighted(real[spot(i + P * r)], r);
-    forward<N, true>(v, where, i);
+    for (int r = 0; r < 16; r++) v[r] = weighted(real[spot<P>(i, P * r)], r);
+    forward<N, true>(v, where, angles, i);
 #pragma unroll
     for (int r = 0; r < 16; r++) v[r] = times(v[r], filter[(long long)channel * N + r * P + i]);
-    inverse<N, true>(v, where, anew(i));
+    inverse<N, true>(v, where, angles, anew(i));
     where.wait<P>();
 #pragma unroll
-    for (int r = 0; r < 16; r++) real[spot(i + P * r)] = real_part(v[r], r);
+    for (int r = 0; r < 16; r++) real[spot<P>(i, P * r)] = real_part(v[r], r);
     where.wait<P>();
     Part gate = part(rows, 0, channels, channel, item);
 #pragma unroll
     for (int m = 0; m < 2; m++) {
         int t = 8 * (i + P * m);
         float x[8];
-#pragma unroll
-        for (int n = 0; n < 8; n++) x[n] = real[spot(t + n)];
+        unstage8(real, t, x);
         gate_out(gate, t, length, packed, x);
         if (kept) store8(out + channel * out_channel + item * out_batch, t, length, packed, x);
     }
@@ -138,11 +138,11 @@ gated_gradient(Element* dz, long long dz_channel, long long dz_batch, float2* pa
         float2 u[16], g[16];
 #pragma unroll
         for (int r = 0; r < 16; r++) {
-            u[r] = weighted(first[spot(i + P * r)], r);
-            g[r] = weighted(second[spot(i + P * r)], r);
+            u[r] = weighted(first[spot<P>(i, P * r)], r);
+            g[r] = weighted(second[spot<P>(i, P * r)], r);
         }
-        forward<N, true>(u, where, anew(i));
-        forward<N, true>(g, where, anew(i));
+        forward<N, true>(u, where, angles, anew(i));
+        forward<N, true>(g, where, angles, anew(i));
 #pragma unroll
         for (int r = 0; r < 16; r++) {
             TOTAL(r) = plus(TOTAL(r), times_conjugate(g[r], u[r]));
@@ -150,13 +150,13 @@ gated_gradient(Element* dz, long long dz_channel, long long dz_batch, float2* pa
             u[r] = times(u[r], f);
             g[r] = times_conjugate(g[r], f);
         }
-        inverse<N, true>(u, where, anew(i));
-        inverse<N, true>(g, where, anew(i));
+        inverse<N, true>(u, where, angles, anew(i));
+        inverse<N, true>(g, where, angles, anew(i));
         where.wait<P>();
 #pragma unroll
         for (int r = 0; r < 16; r++) {
-            first[spot(i + P * r)] = real_part(u[r], r);
-            second[spot(i + P * r)] = real_part(g[r], r);
+            first[spot<P>(i, P * r)] = real_part(u[r], r);
+            second[spot<P>(i, P * r)] = real_part(g[r], r);
         }
         where.wait<P>();
         Part parts[3];
@@ -170,10 +170,12 @@ gated_gradient(Element* dz, long long dz_channel, long long dz_batch, float2* pa
         for (int m = 0; m < 2; m++) {
             int t = 8 * (i + P * m);
             float y[8 + HALO], du[8 + HALO];
+            unstage8(first, t, y);
+            unstage8(second, t, du);
 #pragma unroll
-            for (int n = 0; n < 8 + HALO; n++) {
-                y[n] = t + n < length ? first[spot(t + n)] : 0.0f;
-                du[n] = t + n < length ? second[spot(t + n)] : 0.0f;
+            for (int n = 8; n < 8 + HALO; n++) {  // behind the last position there is memory, whose values do not count
+                y[n] = first[spot(t + n)];
+                du[n] = second[spot(t + n)];
             }
             gate_gradient(parts, g_row, out, t, length, packed, kept, y, du, sum);
         }

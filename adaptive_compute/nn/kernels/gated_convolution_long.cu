@@ -18,12 +18,14 @@ constexpr int SPAN = 4096;                    // positions of a block that compu
     extern __shared__ float4 memory[];                                                                                 \
     const int i = threadIdx.x / WIDTH, column = blockIdx.x % TILES * WIDTH + threadIdx.x % WIDTH;                      \
     const Beside<WIDTH> where = {(float2*)memory + threadIdx.x % WIDTH};                                               \
-    float* real = (float*)memory;
+    float* real = (float*)memory;                                                                                      \
+    const Angles<ROWS> angles(i);
 
 #define ROW_BLOCK                                                                                                      \
     extern __shared__ float4 memory[];                                                                                 \
     const int i = threadIdx.x % ACROSS, row = blockIdx.x % STACKS * DEEP + threadIdx.x / ACROSS;                       \
-    const Alone where = {(float2*)memory + threadIdx.x / ACROSS * (COLUMNS + COLUMNS / 16)};
+    const Alone where = {(float2*)memory + threadIdx.x / ACROSS * (COLUMNS + COLUMNS / 16)};                           \
+    const Angles<COLUMNS> angles(i);
 
 // v[r] times exp(-SIGN 2 pi i column (frequency + 1/4) / N); a frequency is the sum of what i and each bit of r give
 template <int SIGN> DEVICE void between(float2 (&v)[16], int i, int column) {
@@ -44,28 +46,28 @@ template <int SIGN> DEVICE void between(float2 (&v)[16], int i, int column) {
     }
 }
 
-DEVICE void columns_in(float2 (&v)[16], const Beside<WIDTH>& where, int i, int column, float2* matrix) {
-    forward<ROWS, true>(v, where, i);
+DEVICE void columns_in(float2 (&v)[16], const Beside<WIDTH>& where, const Angles<ROWS>& angles, int i, int column, float2* matrix) {
+    forward<ROWS, true>(v, where, angles, i);
     between<1>(v, i, column);
 #pragma unroll
     for (int r = 0; r < 16; r++) matrix[(long long)frequency<ROWS>(i, r) * COLUMNS + column] = v[r];
 }
 
-DEVICE void columns_back(float2 (&v)[16], const Beside<WIDTH>& where, int i, int column, const float2* matrix) {
+DEVICE void columns_back(float2 (&v)[16], const Beside<WIDTH>& where, const Angles<ROWS>& angles, int i, int column, const float2* matrix) {
 #pragma unroll
     for (int r = 0; r < 16; r++) v[r] = matrix[(long long)frequency<ROWS>(i, r) * COLUMNS + column];
     between<-1>(v, i, column);
-    inverse<ROWS, true>(v, where, i);
+    inverse<ROWS, true>(v, where, angles, i);
 }
 
-DEVICE void load_row(float2 (&v)[16], int i, const float2* at, const Alone& where) {
+DEVICE void load_row(float2 (&v)[16], int i, const float2* at, const Alone& where, const Angles<COLUMNS>& angles) {
 #pragma unroll
     for (int r = 0; r < 16; r++) v[r] = at[i + ACROSS * r];
-    forward<COLUMNS, false>(v, where, anew(i));
+    forward<COLUMNS, false>(v, where, angles, anew(i));
 }
 
-DEVICE void store_row(float2 (&v)[16], int i, float2* at, const Alone& where) {
-    inverse<COLUMNS, false>(v, where, anew(i));
+DEVICE void store_row(float2 (&v)[16], int i, float2* at, const Alone& where, const Angles<COLUMNS>& angles) {
+    inverse<COLUMNS, false>(v, where, angles, anew(i));
 #pragma unroll
     for (int r = 0; r < 16; r++) at[i + ACROSS * r] = v[r];
 }
@@ -76,7 +78,7 @@ DEVICE int position(int m) { return run(m) / PACKS * COLUMNS + blockIdx.x % TILE
 
 DEVICE void unstage(const float* real, float2 (&v)[16], int i) {
 #pragma unroll
-    for (int r = 0; r < 16; r++) v[r] = weighted(real[spot((i + HIGH * r) * WIDTH + threadIdx.x % WIDTH)], r);
+    for (int r = 0; r < 16; r++) v[r] = weighted(real[spot<HIGH * WIDTH>(i * WIDTH + threadIdx.x % WIDTH, r * HIGH * WIDTH)], r);
 }
 
 // Matrices of filters (channels, taps)
@@ -90,7 +92,7 @@ filter_in(float2* out, const float* h, int taps) {
         int t = (i + HIGH * r) * COLUMNS + column;
         v[r] = weighted(t < taps ? h[channel * taps + t] : 0.0f, r);
     }
-    columns_in(v, where, i, column, out + channel * N);
+    columns_in(v, where, angles, i, column, out + channel * N);
 }
 
 // Filters' gradients (channels, taps) from their matrices'
@@ -99,7 +101,7 @@ filter_back(float* out, const float2* matrix, int taps) {
     COLUMN_BLOCK
     const long long channel = blockIdx.x / TILES;
     float2 v[16];
-    columns_back(v, where, i, column, matrix + channel * N);
+    columns_back(v, where, angles, i, column, matrix + channel * N);
 #pragma unroll
     for (int r = 0; r < 16; r++) {
         int t = (i + HIGH * r) * COLUMNS + column;
@@ -128,7 +130,7 @@ gated_in(float2* out, float2* second, const Element* dout, long long out_channel
     }
     __syncthreads();
     unstage(real, v, i);
-    columns_in(v, where, i, column, out + matrix);
+    columns_in(v, where, angles, i, column, out + matrix);
     if (!dout) return;
     __syncthreads();
     Part gate = part(rows, 0, channels, channel, item);
@@ -141,7 +143,7 @@ gated_in(float2* out, float2* second, const Element* dout, long long out_channel
     }
     __syncthreads();
     unstage(real, v, i);
-    columns_in(v, where, anew(i), column, second + matrix);
+    columns_in(v, where, angles, anew(i), column, second + matrix);
 }
 
 // Every matrix times its channel's filter
@@ -151,14 +153,14 @@ rows(float2* matrices, const float2* filters, int channels) {
     const int channel = blockIdx.x / STACKS % channels;
     const long long inside = (long long)row * COLUMNS, matrix = blockIdx.x / STACKS;
     float2 f[16], v[16];
-    load_row(f, i, filters + (long long)channel * N + inside, where);
-    load_row(v, i, matrices + matrix * N + inside, where);
+    load_row(f, i, filters + (long long)channel * N + inside, where, angles);
+    load_row(v, i, matrices + matrix * N + inside, where, angles);
 #pragma unroll
     for (int r = 0; r < 16; r++) {
         v[r] = times(v[r], f[r]);
         v[r] = make_float2(v[r].x * (1.0f / N), v[r].y * (1.0f / N));
     }
-    store_row(v, i, matrices + matrix * N + inside, where);
+    store_row(v, i, matrices + matrix * N + inside, where, angles);
 }
 
 // Matrices of u, of g and of the filters become those of h * u, of its adjoint for g, and of the filters' gradient
@@ -169,7 +171,7 @@ gradient_rows(float2* us, float2* gs, float2* filters, int channels, int items) 
     const long long inside = (long long)row * COLUMNS;
     float2* own = (float2*)memory + DEEP * (COLUMNS + COLUMNS / 16) + threadIdx.x;  // the filter: too much for registers
     float2 u[16], g[16], total[16];
-    load_row(u, i, filters + (long long)channel * N + inside, where);
+    load_row(u, i, filters + (long long)channel * N + inside, where, angles);
 #pragma unroll
     for (int r = 0; r < 16; r++) {
         own[128 * r] = make_float2(u[r].x * (1.0f / N), u[r].y * (1.0f / N));
@@ -177,8 +179,8 @@ gradient_rows(float2* us, float2* gs, float2* filters, int channels, int items) 
     }
     for (int item = 0; item < items; item++) {
         const long long at = ((long long)item * channels + channel) * N + inside;
-        load_row(u, i, us + at, where);
-        load_row(g, i, gs + at, where);
+        load_row(u, i, us + at, where, angles);
+        load_row(g, i, gs + at, where, angles);
 #pragma unroll
         for (int r = 0; r < 16; r++) {
             total[r] = plus(total[r], times_conjugate(g[r], u[r]));
@@ -186,12 +188,12 @@ gradient_rows(float2* us, float2* gs, float2* filters, int channels, int items) 
             u[r] = times(u[r], f);
             g[r] = times_conjugate(g[r], f);
         }
-        store_row(u, i, us + at, where);
-        store_row(g, i, gs + at, where);
+        store_row(u, i, us + at, where, angles);
+        store_row(g, i, gs + at, where, angles);
     }
 #pragma unroll
     for (int r = 0; r < 16; r++) total[r] = make_float2(total[r].x * (1.0f / N), total[r].y * (1.0f / N));
-    store_row(total, i, filters + (long long)channel * N + inside, where);
+    store_row(total, i, filters + (long long)channel * N + inside, where, angles);
 }
 
 // x1 times what the matrices stand for
@@ -202,17 +204,16 @@ gated_back(Element* out, long long out_channel, long long out_batch, const float
     const int channel = blockIdx.x / TILES % channels, item = blockIdx.x / TILES / channels;
     const Rows rows = {z, z_channel, z_batch, weight};
     float2 v[16];
-    columns_back(v, where, i, column, matrices + ((long long)item * channels + channel) * N);
+    columns_back(v, where, angles, i, column, matrices + ((long long)item * channels + channel) * N);
     __syncthreads();
 #pragma unroll
-    for (int r = 0; r < 16; r++) real[spot((i + HIGH * r) * WIDTH + threadIdx.x % WIDTH)] = real_part(v[r], r);
+    for (int r = 0; r < 16; r++) real[spot<HIGH * WIDTH>(i * WIDTH + threadIdx.x % WIDTH, r * HIGH * WIDTH)] = real_part(v[r], r);
     __syncthreads();
     Part gate = part(rows, 0, channels, channel, item);
 #pragma unroll
     for (int m = 0; m < 2; m++) {
         float x[8];
-#pragma unroll
-        for (int n = 0; n < 8; n++) x[n] = real[spot(8 * run(m) + n)];
+        unstage8(real, 8 * run(m), x);
         gate_out(gate, position(m), length, packed, x);
         store8(out + channel * out_channel + item * out_batch, position(m), length, packed, x);
     }
@@ -224,7 +225,7 @@ sequences(float* out, const float2* matrices) {
     COLUMN_BLOCK
     const long long matrix = blockIdx.x / TILES;
     float2 v[16];
-    columns_back(v, where, i, column, matrices + matrix * N);
+    columns_back(v, where, angles, i, column, matrices + matrix * N);
 #pragma unroll
     for (int r = 0; r < 16; r++) out[matrix * N + (i + HIGH * r) * COLUMNS + column] = real_part(v[r], r);
 }

@@ -100,17 +100,31 @@ template <int SIGN, int M> DEVICE void few(float2 (&v)[16]) {
     }
 }
 
-// v[q] times exp(-SIGN 2 pi i j (q + SHIFT / 4) / M)
-template <int SIGN, int M, bool SHIFT> DEVICE void twiddle(float2 (&v)[16], int j) {
-    float2 w[4];
-    sincospif(2.0f * j / M, &w[0].y, &w[0].x);
-    if (SIGN > 0) w[0].y = -w[0].y;
+// The same number, which the compiler takes for another: so that it computes factors and places again for every
+// transform, and does not keep dozens of them in registers from one to the next.
+DEVICE int anew(int i) {
+#ifndef ON_HOST
+    asm volatile("" : "+r"(i));
+#endif
+    return i;
+}
+DEVICE float2 anew(float2 a) {
+#ifndef ON_HOST
+    asm volatile("" : "+f"(a.x), "+f"(a.y));
+#endif
+    return a;
+}
+
+DEVICE float2 conjugate(float2 a) { return make_float2(a.x, -a.y); }
+
+// v[q] times shift step^q, or the conjugate of that where SIGN is negative
+template <int SIGN, bool SHIFT> DEVICE void twiddle(float2 (&v)[16], float2 step, float2 shift) {
+    float2 w[4], t[16];
+    w[0] = SIGN > 0 ? step : conjugate(step);
 #pragma unroll
     for (int bit = 1; bit < 4; bit++) w[bit] = times(w[bit - 1], w[bit - 1]);
-    float2 t[16];
     if (SHIFT) {
-        sincospif(0.5f * j / M, &t[0].y, &t[0].x);
-        if (SIGN > 0) t[0].y = -t[0].y;
+        t[0] = SIGN > 0 ? shift : conjugate(shift);
         v[0] = times(v[0], t[0]);
     }
 #pragma unroll
@@ -122,19 +136,11 @@ template <int SIGN, int M, bool SHIFT> DEVICE void twiddle(float2 (&v)[16], int 
     }
 }
 
-// The same number, which the compiler takes for another: so that it computes factors and places again for every
-// transform, and does not keep dozens of them in registers from one to the next.
-DEVICE int anew(int i) {
-#ifndef ON_HOST
-    asm volatile("" : "+r"(i));
-#endif
-    return i;
-}
-
 // Where a sequence's points are exchanged: by neighbouring threads, a gap behind every 16 points against bank conflicts
 struct Alone {
     float2* shared;
-    DEVICE float2& at(int p) const { return shared[p + (p >> 4)]; }
+    // point base + offset, where the two have no carry from their last four bits
+    DEVICE float2& at(int base, int offset) const { return shared[base + (base >> 4) + (offset + (offset >> 4))]; }
     template <int THREADS> DEVICE void wait() const {  // for the threads that exchange among themselves
         if constexpr (THREADS <= 32) __syncwarp();
         else __syncthreads();
@@ -144,60 +150,76 @@ struct Alone {
 // ... or beside WIDTH - 1 other sequences, by threads that are WIDTH apart
 template <int WIDTH> struct Beside {
     float2* shared;
-    DEVICE float2& at(int p) const { return shared[p * WIDTH]; }
+    DEVICE float2& at(int base, int offset) const { return shared[base * WIDTH + offset * WIDTH]; }
     template <int THREADS> DEVICE void wait() const { __syncthreads(); }
 };
 
-// Which point thread i has as its number r behind the step of size M
-template <int M> DEVICE int next(int i, int r) {
-    constexpr int Q = M / 16;
-    int j = i & (Q - 1), base = (i / Q) * M;
-    if constexpr (Q >= 16) {
-        constexpr int R = Q / 16;
-        return base + (j / R) * Q + (j & (R - 1)) + R * r;
-    } else {
-        return base + (j + Q * (r / Q)) * Q + r % Q;
+// Behind the step of size M, thread i has the points base + offset(r) as its numbers r
+template <int M> struct Next {
+    static constexpr int Q = M / 16, R = Q / 16;
+    static DEVICE int base(int i) {
+        int j = i & (Q - 1), start = (i / Q) * M;
+        if constexpr (Q >= 16) return start + (j / R) * Q + (j & (R - 1));
+        else return start + j * Q;
     }
-}
+    static DEVICE constexpr int offset(int r) { return Q >= 16 ? R * r : Q * Q * (r / Q) + r % Q; }
+};
+
+// The factors' angles for thread i: exp(-2 pi i j / M) of each step, and exp(-2 pi i j / 4 N) of the first
+template <int M> struct Angles {
+    float2 shift, step;
+    Angles<M / 16> rest;
+    DEVICE explicit Angles(int i) : rest(i) {
+        int j = i & (M / 16 - 1);
+        sincospif(j * (-2.0f / M), &step.y, &step.x);
+        sincospif(j * (-0.5f / M), &shift.y, &shift.x);
+    }
+};
+template <> struct Angles<16> { DEVICE explicit Angles(int) {} };
+template <> struct Angles<8> { DEVICE explicit Angles(int) {} };
+template <> struct Angles<4> { DEVICE explicit Angles(int) {} };
+template <> struct Angles<2> { DEVICE explicit Angles(int) {} };
 
 // The transform of M points, of which thread i has i + M / 16 r as its number r. SHIFT: at k + 1/4 instead of k, where
 // the points have been weighted by exp(-2 pi i r / 64) (see ``weighted``)
-template <int M, bool SHIFT, class Where> DEVICE void forward(float2 (&v)[16], const Where& where, int i) {
+template <int M, bool SHIFT, class Where> DEVICE void forward(
+    float2 (&v)[16], const Where& where, const Angles<M>& angles, int i) {
     if constexpr (M < 16) {
         few<1, M>(v);
     } else {
         sixteen<1>(v);
         if constexpr (M > 16) {
             constexpr int Q = M / 16;
-            int j = i & (Q - 1), base = (i / Q) * M;
-            twiddle<1, M, SHIFT>(v, j);
+            int base = (i / Q) * M + (i & (Q - 1));
+            twiddle<1, SHIFT>(v, anew(angles.step), anew(angles.shift));
             where.template wait<Q>();
 #pragma unroll
-            for (int q = 0; q < 16; q++) where.at(base + q * Q + j) = v[q];
+            for (int q = 0; q < 16; q++) where.at(base, q * Q) = v[q];
             where.template wait<Q>();
 #pragma unroll
-            for (int r = 0; r < 16; r++) v[r] = where.at(next<M>(i, r));
-            forward<Q, false>(v, where, i);
+            for (int r = 0; r < 16; r++) v[r] = where.at(Next<M>::base(i), Next<M>::offset(r));
+            forward<Q, false>(v, where, angles.rest, i);
         }
     }
 }
 
 // Its inverse, times M
-template <int M, bool SHIFT, class Where> DEVICE void inverse(float2 (&v)[16], const Where& where, int i) {
+template <int M, bool SHIFT, class Where> DEVICE void inverse(
+    float2 (&v)[16], const Where& where, const Angles<M>& angles, int i) {
     if constexpr (M < 16) {
         few<-1, M>(v);
     } else {
         if constexpr (M > 16) {
             constexpr int Q = M / 16;
-            inverse<Q, false>(v, where, i);
-            int j = i & (Q - 1), base = (i / Q) * M;
+            inverse<Q, false>(v, where, angles.rest, i);
+            int base = (i / Q) * M + (i & (Q - 1));
             where.template wait<Q>();
 #pragma unroll
-            for (int r = 0; r < 16; r++) where.at(next<M>(i, r)) = v[r];
+            for (int r = 0; r < 16; r++) where.at(Next<M>::base(i), Next<M>::offset(r)) = v[r];
             where.template wait<Q>();
 #pragma unroll
-            for (int q = 0; q < 16; q++) v[q] = where.at(base + q * Q + j);
-            twiddle<-1, M, SHIFT>(v, j);
+            for (int q = 0; q < 16; q++) v[q] = where.at(base, q * Q);
+            twiddle<-1, SHIFT>(v, anew(angles.step), anew(angles.shift));
         }
         sixteen<-1>(v);
     }
@@ -221,7 +243,19 @@ DEVICE float real_part(float2 a, int r) { return a.x * cosine(r) - a.y * sine(r)
 // A real value's place in shared memory, so that packs of four and runs of single values are both free of conflicts
 DEVICE int spot(int t) { return t ^ (((t >> 5) & 1) << 2); }
 
+// ... of base + offset, for an offset that is a multiple of STEP > base, or of 64
+template <int STEP> DEVICE int spot(int base, int offset) {
+    if constexpr (STEP % 64 == 0) return spot(base) + offset;
+    else return (base ^ (((offset >> 5) & 1) << 2)) + offset;
+}
+
 DEVICE void stage8(float* real, int t, const float (&x)[8]) {
     *(float4*)(real + spot(t)) = make_float4(x[0], x[1], x[2], x[3]);
-    *(float4*)(real + spot(t + 4)) = make_float4(x[4], x[5], x[6], x[7]);
+    *(float4*)(real + (spot(t) ^ 4)) = make_float4(x[4], x[5], x[6], x[7]);
+}
+
+template <int COUNT> DEVICE void unstage8(const float* real, int t, float (&x)[COUNT]) {
+    float4 a = *(const float4*)(real + spot(t)), b = *(const float4*)(real + (spot(t) ^ 4));
+    x[0] = a.x, x[1] = a.y, x[2] = a.z, x[3] = a.w;
+    x[4] = b.x, x[5] = b.y, x[6] = b.z, x[7] = b.w;
 }

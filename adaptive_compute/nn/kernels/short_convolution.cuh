@@ -20,6 +20,20 @@ DEVICE Element narrow(float x) { return x; }
 
 struct alignas(16) Pack { Element at[16 / sizeof(Element)]; };
 
+// The elements of a pack from x[at] on
+DEVICE Pack narrowed(const float (&x)[8], int at) {
+    Pack pack;
+#if ELEMENT == 1 && __CUDA_ARCH__ >= 800
+#pragma unroll
+    for (int n = 0; n < 4; n++)
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(((unsigned*)&pack)[n]) : "f"(x[2 * n + 1]), "f"(x[2 * n]));
+#else
+#pragma unroll
+    for (int n = 0; n < 16 / sizeof(Element); n++) pack.at[n] = narrow(x[at + n]);
+#endif
+    return pack;
+}
+
 // COUNT values from t on, as many as there are before ``length``; the others are zero
 template <int COUNT> DEVICE void read(const Element* row, int t, int length, bool packed, float (&x)[COUNT]) {
     constexpr int SIZE = 16 / sizeof(Element);
@@ -80,12 +94,7 @@ DEVICE void store8(Element* row, int t, int length, bool packed, const float (&x
     constexpr int SIZE = 16 / sizeof(Element);
     if (packed && t + 8 <= length) {
 #pragma unroll
-        for (int at = 0; at < 8; at += SIZE) {
-            Pack pack;
-#pragma unroll
-            for (int n = 0; n < SIZE; n++) pack.at[n] = narrow(x[at + n]);
-            *(Pack*)(row + t + at) = pack;
-        }
+        for (int at = 0; at < 8; at += SIZE) *(Pack*)(row + t + at) = narrowed(x, at);
     } else {
 #pragma unroll
         for (int n = 0; n < 8; n++)
