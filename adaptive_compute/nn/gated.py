@@ -135,5 +135,5 @@ class GatedConvolution(Layer):
         *gates, v = mixed.reshape(-1, self.dim, *chunk.shape[:2])
         for i in reversed(range(self.order - 1)):
             v = convolve_step(gates[i + 1] * v, state, f"{i}.")
-        y = (gates[0] * v).reshape(self.dim, -1)
+        y = (gates[0] * v).reshape(self.dim, -1).to(chunk.dtype)
         return torch.nn.functional.linear(y.T, self.out.weight, self.out.bias).reshape(chunk.shape), state

@@ -22,9 +22,9 @@ import torch
 
 import adaptive_compute as ac
 
-from ..core.errors import ArgumentTypeError, ShapeError
+from ..core.errors import ArgumentTypeError, BackendUnavailable, ShapeError
 from .convolution import causal_convolution
-from .layer import check_alike, working_dtype
+from .layer import working_dtype
 
 DIRECT = 32  # tiles up to this size are products with a matrix
 
@@ -124,13 +124,16 @@ def _across(block: Any, tile: Any, size: int) -> Any:
 
 def initial_shift(channels: int, taps: int, batch: int, like: Any, name: str = "") -> State:
     """Return the state of a short convolution of ``taps`` taps that has seen nothing."""
-    return {f"{name}latest": like.new_zeros((channels, batch, taps - 1))}
+    return {f"{name}latest": like.new_zeros((channels, batch, taps - 1), dtype=working_dtype(like.dtype))}
 
 
 def shift_step(u: Any, taps: Any, state: State, name: str = "") -> Any:
-    """Return a chunk's part of the short causal convolution of (channels, batch, positions) with (channels, taps)."""
+    """Return a chunk's part of the short causal convolution of (channels, batch, positions) with (channels, taps).
+
+    It is in the state's dtype, which is that of sums.
+    """
     latest, count = state[f"{name}latest"], u.shape[2]
-    whole = torch.cat([latest.to(u.dtype), u], 2)
+    whole, taps = torch.cat([latest, u.to(latest.dtype)], 2), taps.to(latest.dtype)
     first = latest.shape[2]
     out = whole[..., first:] * taps[:, None, :1]
     for j in range(1, taps.shape[1]):
@@ -145,5 +148,6 @@ def checked_state(state: Any, key: str, x: Any) -> State:
         raise ArgumentTypeError("state must be what initial_state or an earlier step of this layer returned")
     if state[key].shape[1] != x.shape[0]:
         raise ShapeError(f"chunk has a batch of {x.shape[0]}, state one of {state[key].shape[1]}")
-    check_alike(x, state[key], "chunk", "state")
+    if state[key].device != x.device:
+        raise BackendUnavailable(f"chunk is on {x.device}, state on {state[key].device}; move one of them")
     return state
