@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +13,6 @@ import numpy as np
 from ...core.operation import Features, Request, log2
 from ...core.operations.fft_rule import FULL, NONE, WORKING, FFTParams, fit, largest_prime, place, prime_factors, sizes
 from ...core.precision import COMPLEX_OF, REAL_OF
-from ...core.profile import Curve, Estimate
 from ..base import Kernel, Plan
 from .device import needs, torch_threads
 
@@ -23,7 +22,7 @@ def kernels() -> Sequence[Kernel]:
     return [PocketFFT("pocketfft", threaded=False), PocketFFT("pocketfft-threads", threaded=True), TorchFFT()]
 
 
-FEWEST_SHARED = 1 << 13
+PAGE = 4096  # bytes
 
 
 @lru_cache(maxsize=4096)
@@ -38,6 +37,24 @@ def _steps(n: int) -> float:
     if n < 50 or factors[-1] ** 2 <= n:
         return max(plain, 1.0)
     return min(plain, 6 * 2.3 * math.log2(2 * n))
+
+
+def _shared(request: Request) -> int:
+    """Return how many threads pocketfft takes for a request at most, by its own rule.
+
+    Each pass over an axis is shared out by whole transforms, as many of them at once as a vector holds values; complex
+    values are not put into vectors by this count.
+    """
+    p: FFTParams = request.params
+    shape = list(request.first.shape)
+    real = WORKING.get(request.first.dtype, "float64")
+    most = 1
+    for axis in p.axes:
+        of_reals = p.kind != "c2c" and axis == p.axes[-1]
+        lanes = {"float32": 4, "float64": 2}.get(real, 1) if of_reals else 1
+        parallel = math.prod(shape) // max(shape[axis] * lanes, 1)
+        most = max(most, parallel // 4 if shape[axis] < 1000 else parallel)
+    return min(most, request.threads)
 
 
 class FunctionPlan(Plan):
@@ -85,14 +102,11 @@ class PocketFFT(Kernel):
     def features(self, request: Request) -> Features:
         points, _, _ = sizes(request)
         each = sum(_steps(n) for n in request.params.lengths)
-        return place(request, points * each, 2 * log2(each))
-
-    def estimate(self, request: Request, curves: Mapping[str, Curve]) -> Estimate | None:
-        # Below this, pocketfft itself decides how many threads to wake, and its time jumps between sizes: no model of
-        # it is any good, and one thread is as fast.
-        if self.threaded and request.first.size < FEWEST_SHARED:
-            return None
-        return super().estimate(request, curves)
+        if not self.threaded:
+            return place(request, points * each, 2 * log2(each))
+        threads = _shared(request)
+        found = place(request, points * each, 2 * log2(each), log2(threads))
+        return found._replace(name=f"{found.name}/{'alone' if threads < 2 else 'shared'}")
 
     def plan(self, request: Request) -> Plan:
         p: FFTParams = request.params
@@ -196,6 +210,20 @@ def mkl_misses(request: Request) -> str | None:
     return None
 
 
+def _alone(request: Request) -> bool:
+    """Tell whether MKL leaves its threads asleep, whose waking takes ten times as long as a short transform.
+
+    Measured with torch 2.13: for one transform of one axis, and for several complex ones side by side in a page.
+    """
+    p: FFTParams = request.params
+    if len(p.axes) > 1:
+        return False
+    shape = request.first.shape
+    return request.first.size == shape[p.axes[0]] or (
+        p.kind == "c2c" and request.first.nbytes <= PAGE and math.prod(shape[p.axes[0] + 1 :]) == 1
+    )
+
+
 class TorchFFT(Kernel):
     """torch.fft: MKL in the usual builds, pocketfft in others."""
 
@@ -210,6 +238,10 @@ class TorchFFT(Kernel):
         if request.first.size == 0:
             return "torch refuses empty batches"
         return mkl_misses(request) or needs("torch")
+
+    def features(self, request: Request) -> Features:
+        found = super().features(request)
+        return found._replace(name=f"{found.name}/{'alone' if _alone(request) else 'shared'}")
 
     def plan(self, request: Request) -> Plan:
         import torch
