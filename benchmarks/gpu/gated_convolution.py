@@ -17,6 +17,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from adaptive_compute import nn
 from adaptive_compute.nn.filters import ImplicitFilter
 from adaptive_compute.nn.kernels.gated_convolution import fused_gated_convolution
 
@@ -112,6 +113,21 @@ class Fused(Plain):
         return Columns.apply(y.reshape(d, -1), self.out.weight).view(b, t, d)
 
 
+class Own(torch.nn.Module):
+    """``nn.GatedConvolution`` as it is, under autocast."""
+
+    def __init__(self, dim: int, length: int) -> None:
+        super().__init__()
+        self.layer = nn.GatedConvolution(dim, max_length=length)
+
+    def narrow(self) -> Any:
+        return self.to("cuda")
+
+    def forward(self, x: Any) -> Any:
+        with torch.autocast("cuda", torch.bfloat16):
+            return self.layer(x)
+
+
 def timed(call: Callable[[], Any], rounds: int = 20, warm: int = 4, most: float = 1.0) -> float:
     """Return a call's median time on the GPU in milliseconds, by events; fewer rounds where a call takes long."""
     for _ in range(warm):
@@ -156,6 +172,7 @@ def graphed(call: Callable[[], None]) -> Callable[[], None]:
 def layers(length: int) -> dict[str, Any]:
     """Return the layers of one length."""
     return {
+        "layer": Own(DIM, length),
         "fused": Fused(DIM, length),
         "torch.fft": Plain(DIM, length),
         "flash": Attention(DIM, SDPBackend.FLASH_ATTENTION),
