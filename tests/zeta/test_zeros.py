@@ -3,9 +3,6 @@
 import errno
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -217,29 +214,6 @@ def test_a_sign_that_cannot_be_told_is_open(monkeypatch):
     monkeypatch.setattr(blocks.probe, "budget", lambda t: 1e-2)
     block = next(zeta.zeros(7_000, 7_200))
     assert "the sign of Z at 7000 +" in block.open
-
-
-def test_resume_after_a_kill_gives_the_same_bytes(tmp_path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    list(zeta.zeros(5_000, 30_000, block=2_000, checkpoint=whole))
-    code = (
-        "import sys, warnings; warnings.simplefilter('ignore')\n"
-        "from adaptive_compute import zeta\n"
-        "for block in zeta.zeros(5_000, 30_000, block=2_000, checkpoint=sys.argv[1]): print(block.number, flush=True)\n"
-    )
-    rng = random.Random(3)
-    for _ in range(3):
-        process = subprocess.Popen([sys.executable, "-c", code, str(broken)], stdout=subprocess.PIPE)
-        process.stdout.readline()
-        time.sleep(rng.uniform(0, 0.25))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert process.returncode in (-signal.SIGKILL, 0)
-    list(zeta.zeros(5_000, 30_000, block=2_000, checkpoint=broken))
-    names = sorted(p.name for p in whole.iterdir())
-    assert names == sorted(p.name for p in broken.iterdir() if p.suffix != ".part")
-    for name in names:
-        assert (whole / name).read_bytes() == (broken / name).read_bytes()
 
 
 @pytest.fixture
