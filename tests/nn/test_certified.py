@@ -56,6 +56,8 @@ def made(layer: type, length: int) -> torch.nn.Module:
 
 
 def certificate(layer: type, length: int) -> nn.CausalityReport:
+    if layer.__name__ == "ComplexEmbedding":
+        return nn.certify_causal(made(layer, length), (2, length), vocabulary=256)
     if layer.__name__ in OVER_BYTES:
         return nn.certify_causal(made(layer, length), (2, length), vocabulary=256, tokens=torch.uint8)
     dtype = torch.complex128 if getattr(layer, "complex_inputs", False) else torch.float64
