@@ -22,10 +22,13 @@ _FILES = {
     "SpectrumAttention signal spectrum",
     "gated": "GatedConvolution",
     "layer": "Layer",
+    "mixing": "CircularMixing FNetMixing SpectralMixing",
     "precision_attention": "AdaptivePrecisionAttention PrecisionReport",
     "quantize": "Int8Quantizer PolarQuantizer QuantizedTensor",
     "sparse": "SparseSpectralTensor",
     "spectral_attention": "CausalSpectralAttention SpectralAttention",
+    "spectral_linear": "SpectralLinear SpectralReport spectralize",
+    "storage": "load save",
     "streaming_matmul": "block_streaming_matmul",
     "topology_attention": "RoutingReport TopologyAttention",
 }
