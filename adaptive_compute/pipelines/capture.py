@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from ..core.operations.nufft_plan import Plan
-from .tree import IMPURE, PURE, Flat, Same, filled, is_pure, plain_function
+from .tree import IMPURE, PURE, Flat, Same, filled, is_lasting, is_pure, plain_function
 
 DEEPEST = 8  # helpers that call helpers
 
@@ -40,6 +40,7 @@ class Captured:
         self._named: list[tuple[dict[str, Any], str, Any]] = []
         self._celled: list[tuple[types.CellType, Any]] = []
         self._trees: list[Callable[[], Any]] = []
+        self._forms: list[tuple[Any, Any] | None] = []  # of each tree: a value that never changes, and its form
         # By function: where its globals and its cells are found, a number among the trees or another function.
         self._helpers: dict[int, tuple[types.FunctionType, dict[str, Any], dict[str, Any]]] = {}
         self.plans: list[Plan] = []
@@ -60,10 +61,24 @@ class Captured:
 
     def read(self, flat: Flat) -> Any:
         """Read every array and plain value, and return the form of them all."""
-        form = tuple([flat.add(read()) for read in self._trees]) if self._trees else ()
-        if flat.functions and any(id(function) not in self._helpers for function in flat.functions):
-            flat.opaque = flat.functions
+        form: tuple[Any, ...] = ()
+        if self._trees:
+            if len(self._forms) != len(self._trees):
+                self._forms = [None] * len(self._trees)
+            form = tuple([self._form(place, read(), flat) for place, read in enumerate(self._trees)])
+            if flat.functions and any(id(function) not in self._helpers for function in flat.functions):
+                flat.opaque = flat.functions
+                self._forms.clear()
         return (*form, *(Same(plan._directions) for plan in self.plans)) if self.plans else form
+
+    def _form(self, place: int, value: Any, flat: Flat) -> Any:
+        """Return the form of one tree's value, from the last call where that is the same thing and never changes."""
+        known = self._forms[place]
+        if known is not None and known[0] is value:
+            return known[1]
+        form = flat.add(value)
+        self._forms[place] = (value, form) if flat.opaque is None and is_lasting(value) else None
+        return form
 
     def trusted(self) -> set[int]:
         """Return the identities of arrays that captured plans hold, which are private copies."""

@@ -99,6 +99,14 @@ IMPURE = frozenset((
 ))  # fmt: skip
 
 
+def is_lasting(value: Any) -> bool:
+    """Tell whether a value has no arrays and stays as it is: plain values, functions, and tuples of them."""
+    kind = type(value)
+    if kind is tuple or _is_named(kind):
+        return all(map(is_lasting, value))
+    return kind in _PLAIN or kind in (float, complex) or is_pure(value) or plain_function(value) is not None
+
+
 def root_of(value: Any) -> str:
     """Return the top-level module that a function or a class comes from."""
     module = getattr(value, "__module__", None) or type(value).__module__

@@ -39,6 +39,21 @@ def test_a_link_beside_busy_memory_tells_how_much_longer_it_takes(monkeypatch):
     assert 1.0 <= down.loaded < up.loaded
 
 
+def test_results_come_back_as_fast_as_they_do_after_the_first_few():
+    came = []
+
+    class Warming(SimBackend):
+        def download(self, array):
+            host = super().download(array)
+            came.append(host.nbytes)
+            if came.count(host.nbytes) <= 4:
+                module.time.sleep(0.01)
+            return host
+
+    _, down = links(Warming(), "sim:0")
+    assert down.seconds(1 << 12) < 0.005
+
+
 def test_memory_is_busy_in_the_block_and_no_longer():
     before = module.threading.active_count()
     with module._busy_memory():

@@ -203,10 +203,11 @@ def test_explain_runs_nothing_and_is_one_for_ac_and_the_pipeline():
 
 SCALE = 2.0
 TABLE = {"k": np.ones(8, np.float32), "list": [1.0]}
+PAIR = (0.5, [1.0], np.ones(8, np.float32))  # never another tuple, and not always of the same values
 
 
 def helper(x):
-    return x * SCALE + TABLE["k"] * TABLE["list"][0]
+    return x * SCALE + TABLE["k"] * TABLE["list"][0] + PAIR[2] * PAIR[0] * PAIR[1][0]
 
 
 def uses_helper(x):
@@ -230,6 +231,12 @@ def test_everything_that_is_read_is_watched(monkeypatch):
     monkeypatch.setitem(TABLE, "list", [2.0])
     check()
     TABLE["list"][0] = 4.0
+    check()
+    PAIR[1][0] = -2.0
+    check()
+    PAIR[2][:] = 3.0
+    check()
+    monkeypatch.setitem(globals(), "PAIR", (0.25, *PAIR[1:]))
     check()
     monkeypatch.setitem(globals(), "helper", lambda x: x - SCALE)
     check()
