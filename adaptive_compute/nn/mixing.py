@@ -100,7 +100,7 @@ class SpectralMixing(Layer):
     def kernels(self) -> Any:
         """Return the kernels (dim, max_length) with the skip connection in their first values.
 
-        Two-sided layers have 2 dim: those that reach back, then those that reach ahead, whose first values are not used.
+        Two-sided layers have 2 dim: those that reach back, then those that reach ahead (whose first values are unused).
         """
         with torch.autocast(self.skip.device.type, enabled=False):
             h = self.filter.kernel()
