@@ -21,7 +21,8 @@ from .theta import develop, horner, theta
 
 _DIGITS = 400  # of decimal numbers: no float64 offset of a height has more that count
 ZEROS = 1 << 18  # of a block, about
-FINER = (8.0, 16.0, 48.0)  # oversampling of the further looks
+PIECE = 8192  # zeros whose numbers stay in the cache from step to step
+FINER = (sign.OVERSAMPLING, 8.0, 16.0, 48.0)  # oversampling of the further looks, at every cell
 
 
 @dataclass(frozen=True)
@@ -230,14 +231,17 @@ def gram_coordinate(first: Height, offsets: np.ndarray) -> tuple[int, np.ndarray
         return 0, theta(first.base + offsets) / math.pi
     center = first.base + round(float(offsets[0] + offsets[-1]) / 2)
     around = develop(center, reach / 2 + 2)
-    s = offsets - float(center - first.base)
-    bend = horner(around.curve, s)
-    bend *= s
-    bend *= s
-    bend /= math.pi
-    bend += s * (2 * around.frequency.hi)
-    bend += 2 * around.rest
-    return 2 * around.turns, bend
+    found = np.empty(len(offsets))
+    for k in range(0, len(offsets), PIECE):
+        s = offsets[k : k + PIECE] - float(center - first.base)
+        bend = horner(around.curve, s)
+        bend *= s
+        bend *= s
+        bend /= math.pi
+        s *= 2 * around.frequency.hi
+        s += 2 * around.rest
+        np.add(bend, s, out=found[k : k + PIECE])
+    return 2 * around.turns, found
 
 
 def statistics(first: Height, offsets: np.ndarray, below: int) -> dict[str, Any]:

@@ -105,7 +105,8 @@ def undo() -> np.ndarray:
 
 def constants() -> dict[str, float]:
     """Return what the kernels' text takes from the other tiles."""
-    return {"MARGIN": MARGIN, "TAPS": sign.TAPS, "DEGREE": sign.DEGREE}
+    names = ("TAPS", "DEGREE", "ALLOWED", "STEEP")
+    return {"MARGIN": MARGIN} | {name: getattr(sign, name) for name in names}
 
 
 class Device:

@@ -134,8 +134,14 @@ __device__ inline double root(const double* p, double low, double high, double a
     return x;
 }
 
-__device__ inline double away(const double* v, double size) {  /* how fast |Z| rises, times 12 steps, with some room */
-    return (8.0 * (v[1] - v[-1]) - (v[2] - v[-2])) * (v[0] > 0 ? 1.0 : -1.0) + size * fabs(v[0]);
+__device__ inline double away(const double* v) {  /* how fast |Z| rises, over twelve steps */
+    return (8.0 * (v[1] - v[-1]) - (v[2] - v[-2])) * (v[0] > 0 ? 1.0 : -1.0);
+}
+
+/* sign._dips */
+__device__ inline bool dips(const double* v) {
+    double first = away(v), second = away(v + 1), a = fabs(v[0]), b = fabs(v[1]);
+    return (first < ALLOWED * a && second > -ALLOWED * b) || first < -STEEP * a || second > STEEP * b;
 }
 
 extern "C" __global__ void cells(const double* rows, const double* z, int points, const double* matrix, int every,
@@ -148,7 +154,7 @@ extern "C" __global__ void cells(const double* rows, const double* z, int points
     if (fabs(first) <= error || (cell == inner - 1 && fabs(second) <= error)) doubtful[row] = 1;
     bool positive = first > 0, change = positive != (second > 0);
     count[place] = 0;
-    if (!change && !every && !(away(v, -0.3) < 0.0 && away(v + 1, 0.3) > 0.0)) return;
+    if (!change && !every && !dips(v)) return;
     double p[DEGREE + 1], noise = 0.0;
     for (int i = 0; i <= DEGREE; i++) p[i] = 0.0;
     for (int tap = 0; tap < TAPS; tap++) {

@@ -23,6 +23,8 @@ DEGREE = 11
 PIECE = 1024  # columns of a product: BLAS does so few in the calling thread
 CHUNK = 2048  # cells worked on at a time: their polynomials fit in the second-level cache
 OVERSAMPLING = 4.0
+ALLOWED = 0.3  # of the value, against a slope over twelve cells
+STEEP = 18.0  # slope over twelve cells, as a multiple of the value, with which a tangent crosses zero within a cell
 NARROWEST = 3.2  # oversampling that the interpolant is made for, so that the density's growth in a window is covered
 
 
@@ -240,18 +242,26 @@ def _solved(pieces: Iterable[_Sought]) -> np.ndarray:
 
 
 def _dips(v: np.ndarray) -> np.ndarray:
-    """Tell in which cells |Z| falls at the beginning and rises at the end; shape (cells,).
+    """Tell in which cells Z may reach zero between ends of the same sign; shape (cells,).
 
-    The slopes are differences over five points, with some of the value allowed against them: what is told too often
-    costs a little time, what is missed leaves the block's count short, and then every cell is looked at.
+    Either |Z| falls at the beginning and rises at the end; or a tangent at an end crosses zero well within the cell, as
+    where Z turns twice. The slopes are differences over five points, with some of the value allowed against them: what
+    is told too often costs a little time, what is missed leaves the block's count short, and then every cell is looked
+    at.
     """
     inner = slice(MARGIN, -MARGIN)
     slope = v[MARGIN + 1 : 1 - MARGIN] - v[MARGIN - 1 : -1 - MARGIN]
     slope *= 8
-    slope -= v[MARGIN + 2 : 2 - MARGIN] - v[MARGIN - 2 : -2 - MARGIN]
+    slope -= v[MARGIN + 2 : 2 - MARGIN] - v[MARGIN - 2 : -2 - MARGIN]  # of twelve cells
     slope = np.copysign(slope, slope * v[inner])  # above zero: away from zero
-    size = 0.3 * abs(v[inner])
-    return (slope[:-1] < size[:-1]) & (slope[1:] > -size[1:]) & (slope[1:] > slope[:-1])
+    size = abs(v[inner])
+    size *= ALLOWED
+    found = slope[:-1] < size[:-1]
+    found &= slope[1:] > -size[1:]
+    size *= STEEP / ALLOWED
+    found |= slope[1:] > size[1:]
+    found |= slope[:-1] < -size[:-1]
+    return found
 
 
 def _pairs(flat: np.ndarray, cells: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, _Sought]:

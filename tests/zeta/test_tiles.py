@@ -194,3 +194,12 @@ def test_gram_points(n):
     assert abs(zeta.theta(zeta.gram(n)) - n * math.pi) <= 2e-14 * max(abs(n), 1) + (1e-11 if n < 0 else 0)
     with pytest.raises(ValueError, match="at least -1"):
         zeta.gram(-2)
+
+
+@pytest.mark.parametrize("first", [288_886.49, 288_886.57, 288_887.25])
+def test_a_cell_in_which_z_turns_twice_is_looked_into(first):
+    """Three zeros within 1.2 cells near 1e9 + 288889.45: |Z| rises at both ends of a cell that holds two of them."""
+    (samples,) = [spectral.sample(w, 4.0) for w in spectral.windows(10**9, first, first + 6)]
+    (quick,), (every,) = sign.zeros([samples]), sign.zeros([samples], every=True)
+    assert np.array_equal(quick.offsets, every.offsets)
+    assert np.diff(every.offsets).min() < samples.step
