@@ -151,6 +151,7 @@ gated_gradient(Element* dz, long long dz_channel, long long dz_batch, float2* pa
             g[r] = times_conjugate(g[r], f);
         }
         inverse<N, true>(u, where, angles, anew(i));
+        where.wait<P>();  // its last step read from everywhere, and the next transform's first writes near by
         inverse<N, true>(g, where, angles, anew(i));
         where.wait<P>();
 #pragma unroll

@@ -162,18 +162,22 @@ DEVICE void gate_out(const Part& a, int t, int length, bool packed, float (&x)[8
     for (int n = 0; n < 8; n++) x[n] *= gate[n];
 }
 
-// The threads' sums, added up in a fixed order through COUNT floats of shared memory, so that gradients are the same
-// every time; the first of COUNT threads stores them
+// The sums of COUNT threads, added up in a fixed order, so that gradients are the same every time, through COUNT / 32
+// times 3 TAPS floats of shared memory
 template <int COUNT, class Where> DEVICE void add_up(
-    const float (&sum)[3][TAPS], float* real, const Where& where, int i, bool kept, float* out, int channels,
-    int channel) {
-    for (int n = 0; n < 3 * TAPS; n++) {
-        where.template wait<COUNT>();
-        real[i] = sum[n / TAPS][n % TAPS];
-        for (int half = COUNT / 2; half > 0; half /= 2) {
-            where.template wait<COUNT>();
-            if (i < half) real[i] += real[i + half];
-        }
-        if (i == 0 && kept) out[((long long)n / TAPS * channels + channel) * TAPS + HALO - n % TAPS] = real[0];
+    float (&sum)[3][TAPS], float* real, const Where& where, int i, bool kept, float* out, int channels, int channel) {
+    constexpr int SUMS = 3 * TAPS, SIDE = COUNT < 32 ? COUNT : 32, WARPS = COUNT / SIDE;
+#pragma unroll
+    for (int n = 0; n < SUMS; n++) {
+        float& x = sum[n / TAPS][n % TAPS];
+#pragma unroll
+        for (int by = SIDE / 2; by > 0; by /= 2) x += __shfl_down_sync(0xffffffffu, x, by);
+        if (i % SIDE == 0) real[n * WARPS + i / SIDE] = x;
+    }
+    where.template wait<COUNT>();
+    for (int n = i; n < SUMS; n += COUNT) {
+        float x = 0.0f;
+        for (int warp = 0; warp < WARPS; warp++) x += real[n * WARPS + warp];
+        if (kept) out[((long long)n / TAPS * channels + channel) * TAPS + HALO - n % TAPS] = x;
     }
 }
