@@ -72,14 +72,12 @@ MIXERS = {
 }
 
 
-def trained(mixer: str, text: Tensor, steps: int) -> ByteModel:
-    """Return a model with this mixer after some steps."""
-    torch.manual_seed(0)
-    model = ByteModel([MIXERS[mixer]() for _ in range(LAYERS)], DIM, HIDDEN, 0.0)
+def trained_on(model: ByteModel, text: Tensor, steps: int, seed: int, length: int, batch: int) -> ByteModel:
+    """Train a model for some steps, and return it ready for being scored."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=4e-3, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps, pct_start=0.1)
-    for begin in starts(len(text), LENGTH, BATCH, steps, seed=0):
-        piece = text[begin[:, None] + torch.arange(LENGTH + 1)]
+    for begin in starts(len(text), length, batch, steps, seed):
+        piece = text[begin[:, None] + torch.arange(length + 1)]
         optimiser.zero_grad()
         losses(model, piece[:, :-1], piece[:, 1:]).mean().backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -89,15 +87,15 @@ def trained(mixer: str, text: Tensor, steps: int) -> ByteModel:
 
 
 @torch.no_grad()
-def from_the_prefix(model: ByteModel, text: Tensor, count: int) -> tuple[float, float]:
+def from_the_prefix(model: ByteModel, text: Tensor, length: int = LENGTH, count: int = 8) -> tuple[float, float]:
     """Return bits per byte over some windows of a text: the whole window seen at once, and only the bytes before.
 
     The same bytes are scored either way, those of the second half of each window.
     """
-    first = torch.linspace(0, len(text) - LENGTH - 2, count).long()
-    piece = text[first[:, None] + torch.arange(LENGTH + 1)]
+    first = torch.linspace(0, len(text) - length - 2, count).long()
+    piece = text[first[:, None] + torch.arange(length + 1)]
     inputs, following = piece[:, :-1], piece[:, 1:]
-    half = range(LENGTH // 2, LENGTH, 4)
+    half = range(length // 2, length, length // 32)
     whole = losses(model, inputs, following)[:, list(half)].mean()
     alone = torch.stack([losses(model, inputs[:, : t + 1], following[:, : t + 1])[:, -1].mean() for t in half]).mean()
     return float(whole) / math.log(2), float(alone) / math.log(2)
@@ -118,15 +116,18 @@ def texts(folder: str | None) -> tuple[Tensor, Tensor]:
 def main() -> None:
     accepted = parser()
     accepted.add_argument("--data", help="a folder with train.txt and test.txt")
-    accepted.add_argument("--steps", type=int, default=250)
+    accepted.add_argument("--steps", type=int, default=400)
     options = accepted.parse_args()
+    torch.set_num_threads(1)  # calls are short; threads would wait for each other
     train, test = texts(options.data)
     rows, figures = [], {}
     for name in MIXERS:
         began = time.perf_counter()
-        model = trained(name, train, options.steps)
+        torch.manual_seed(0)
+        model = ByteModel([MIXERS[name]() for _ in range(LAYERS)], DIM, HIDDEN, 0.0)
+        trained_on(model, train, options.steps, 0, LENGTH, BATCH)
         scored = bits_per_byte(model, test, length=LENGTH, stride=LENGTH // 2)
-        whole, alone = from_the_prefix(model, test, 8)
+        whole, alone = from_the_prefix(model, test)
         report = spectral.certify_causal(model, (2, 65), vocabulary=256)
         seconds = time.perf_counter() - began
         figures[name] = {

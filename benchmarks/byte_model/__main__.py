@@ -108,7 +108,6 @@ class Session:
 
 
 def main() -> None:
-    torch.set_float32_matmul_precision("high")
     session = Session(arguments())
     for kind in session.options.model:
         session.model(kind)

@@ -73,7 +73,6 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--out")
     options = parser.parse_args()
-    torch.set_float32_matmul_precision("high")
     text = load(options.data)["train"]
     began, found = time.perf_counter(), {}
     for way in options.ways:
