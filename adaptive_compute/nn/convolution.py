@@ -68,7 +68,7 @@ def causal_convolution(u: Any, h: Any) -> Any:
     return _Convolution.apply(u.reshape(-1, *u.shape[-2:]), h).reshape(u.shape)
 
 
-def gated_convolution(z: Any, short: Any, h: Any) -> Any:
+def gated_convolution(z: Any, short: Any, h: Any, skip: Any = None) -> Any:
     """Short convolution of every stream, then long ones between gates: the core of ``GatedConvolution``.
 
     With ``order`` long kernels less one, ``z`` holds the streams ``x_0 ... x_(order-1), v``, one after the other, and
@@ -87,6 +87,8 @@ def gated_convolution(z: Any, short: Any, h: Any) -> Any:
         ((order + 1) dim, taps): the depthwise short kernels.
     h : Tensor
         (order - 1, dim, long taps): the long kernels.
+    skip : Tensor, optional
+        (order - 1, dim): what is added to ``h[..., 0]``.
 
     Returns
     -------
@@ -118,14 +120,20 @@ def gated_convolution(z: Any, short: Any, h: Any) -> Any:
         )
     if short.ndim != 2 or short.shape[0] != z.shape[0] or short.shape[1] < 1:
         raise ShapeError(f"short must be ({z.shape[0]}, taps) to go with z, got shape {tuple(short.shape)}")
-    h = h[..., : z.shape[-1]]
-    if z.numel() == 0 or _is_transformed(z, short, h):
-        return _plain_gated(z, short, h)
-    if z.is_cuda and _fused_supports(z, short, h):
+    if skip is not None and skip.shape != h.shape[:2]:
+        raise ShapeError(f"skip must be {tuple(h.shape[:2])} to go with h, got shape {tuple(skip.shape)}")
+    transformed = _is_transformed(z, short, h)
+    if z.is_cuda and not transformed and z.numel() and _fused_supports(z, short, h):
         from .kernels.gated_convolution import fused_gated_convolution
 
-        return fused_gated_convolution(z, short, h)
-    return _Gated.apply(z, short, h)
+        return fused_gated_convolution(z, short, h, skip)
+    h = with_skip(h[..., : z.shape[-1]], skip)
+    return (_plain_gated if z.numel() == 0 or transformed else _Gated.apply)(z, short, h)
+
+
+def with_skip(h: Any, skip: Any) -> Any:
+    """Return long kernels with a skip connection in their first values."""
+    return h if skip is None else torch.cat([h[..., :1] + skip[..., None], h[..., 1:]], -1)
 
 
 def _fused_supports(z: Any, short: Any, h: Any) -> bool:

@@ -7,6 +7,7 @@ the length of a call, so that a prefix is filtered as the whole is. ``Shaped`` c
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 import adaptive_compute as ac
 
 from .blocks import fast_length
+from .convolution import _is_transformed
 from .layer import one_of, whole, working_dtype
 
 FILTERS = ("full", "low-rank", "implicit", "multi-scale")
@@ -139,6 +141,15 @@ class ImplicitFilter(torch.nn.Module):  # type: ignore[misc]
     def kernel(self) -> Any:
         """Return the kernels (channels, max_length)."""
         x = self.features
+        if x.is_cuda and find_spec("triton") is not None and not _is_transformed(x):
+            from .kernels.implicit_filter import implicit_filter, supports
+
+            if supports(x, *self.frequency.shape[::-1]):
+                first, second = self.hidden
+                return implicit_filter(
+                    x, first.weight, first.bias, second.weight, second.bias, self.frequency, self.last.weight,
+                    self.rates, self.log_factors,
+                )  # fmt: skip
         for layer, frequency in zip(self.hidden, self.frequency):
             x = torch.sin(frequency * layer(x))
         places = torch.arange(len(x), dtype=x.dtype, device=x.device)

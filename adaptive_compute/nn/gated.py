@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..core.errors import ArgumentError
-from .convolution import gated_convolution
+from .convolution import gated_convolution, with_skip
 from .filters import make_filter
 from .layer import Layer, whole
 from .streaming import State, checked_state, convolve_step, initial_convolution, initial_shift, shift_step
@@ -83,14 +83,18 @@ class GatedConvolution(Layer):
         """Return (batch, length, dim) for (batch, length, dim)."""
         self.checked(x)
         _, length, dim = x.shape
-        y = gated_convolution(self._streams(x), self.short, self.kernels()[..., :length])
+        h = self._filters()
+        h = h if length == h.shape[2] else h[..., :length]
+        y = gated_convolution(self._streams(x), self.short, h, self.skip)
         return torch.nn.functional.linear(y.reshape(dim, -1).T, self.out.weight, self.out.bias).reshape(x.shape)
 
     def kernels(self) -> Any:
         """Return the long kernels (order - 1, dim, max_length), the skip connections in their first values."""
+        return with_skip(self._filters(), self.skip)
+
+    def _filters(self) -> Any:
         with torch.autocast(self.skip.device.type, enabled=False):
-            h = self.filter.kernel().reshape(self.order - 1, self.dim, -1)
-            return torch.cat([h[..., :1] + self.skip[..., None], h[..., 1:]], 2)
+            return self.filter.kernel().reshape(self.order - 1, self.dim, -1)
 
     def _streams(self, x: Any) -> Any:
         """Return the projections ((order + 1) dim, batch, length): one matrix product that writes them transposed."""

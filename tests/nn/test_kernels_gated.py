@@ -14,6 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
 
+from adaptive_compute import nn  # noqa: E402
 from adaptive_compute.nn.kernels import compiled, gated_convolution, gated_convolution_long  # noqa: E402
 
 SHIM = Path(__file__).parent / "cuda_on_host.hpp"
@@ -105,14 +106,18 @@ def check(batch, length, dim, dtype, taps=3, long=None, layout="rows"):
         z, g = (x.permute(1, 2, 0).contiguous().permute(2, 0, 1) for x in (z, g))
     short = torch.from_numpy(rng.standard_normal((3 * dim, taps))).float()
     h = torch.from_numpy(rng.standard_normal((1, dim, long or length))).float()
-    leaves = [x.requires_grad_() for x in (z, short, h)]
+    skip = torch.from_numpy(rng.standard_normal((1, dim))).float()
+    leaves = [x.requires_grad_() for x in (z, short, h, skip)]
     out = gated_convolution.fused_gated_convolution(*leaves)
     out.backward(g)
     found = out.detach(), *(x.grad for x in leaves)
-    wide = [x.detach().double().numpy() for x in (z, short, h[0], g)]
+    wide = [x.detach().double().numpy() for x in (z, short, h[0], g, skip)]
+    wide[2][:, 0] += wide[4][0]
     wanted = reference(wide[0].reshape(3, dim, batch, length), wide[1].reshape(3, dim, taps), wide[2], wide[3])
     rounding = 2.5e-3 if dtype == torch.bfloat16 else 2e-6  # bfloat16's own is 1.7e-3 of uniformly spread values
-    for name, a, b, most in zip(("out", "z", "short", "h"), found, wanted, (rounding, rounding, 2e-6, 2e-6)):
+    wanted = *wanted, wanted[3][:, :1]
+    bounds = rounding, rounding, 2e-6, 2e-6, 1e-4  # of the skip's few values, sums of many, some are small
+    for name, a, b, most in zip(("out", "z", "short", "h", "skip"), found, wanted, bounds):
         a, b = a.double().numpy().ravel(), b.ravel()
         error = np.linalg.norm(a - b) / np.linalg.norm(b)
         assert error < most, (name, error)
@@ -188,15 +193,17 @@ def test_gradients_are_the_same_every_time(on_host):
 
 @needs_compiler
 def test_second_gradient(on_host):
-    leaves = [x.requires_grad_() for x in (torch.randn(6, 1, 64), torch.randn(6, 3), torch.randn(1, 2, 64))]
+    shapes = (6, 1, 64), (6, 3), (1, 2, 64), (1, 2)
+    leaves = [torch.randn(shape, requires_grad=True) for shape in shapes]
 
     def second(function):
         first = torch.autograd.grad(function(*leaves).square().sum(), leaves, create_graph=True)
         return torch.autograd.grad(sum(x.square().sum() for x in first), leaves)
 
-    from adaptive_compute.nn.convolution import _plain_gated
+    def plain(z, short, h, skip):
+        return nn.convolution._plain_gated(z, short, nn.convolution.with_skip(h, skip))
 
-    for a, b in zip(second(gated_convolution.fused_gated_convolution), second(_plain_gated)):
+    for a, b in zip(second(gated_convolution.fused_gated_convolution), second(plain)):
         assert (a - b).norm() < 1e-5 * b.norm()
 
 

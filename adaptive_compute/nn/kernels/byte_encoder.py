@@ -18,8 +18,8 @@ import torch
 import triton
 import triton.language as tl
 
-ELEMENTS = 4096  # of a tile
-COLUMNS = 1024  # neighbouring features that a program computes, at most
+ELEMENTS, WARPS = 2048, 2  # of a tile; the fastest on an H100, with 4096 and 4 beside them
+LEAST, COLUMNS = 128, 1024  # neighbouring features that a program computes
 ROUNDER = tl.constexpr(12582912.0)  # 1.5 * 2^23: adding it rounds a float32 of less than 2^22 to an integer
 
 
@@ -67,7 +67,9 @@ def coefficients(terms: int) -> tuple[float, ...]:
 
 def tile(dim: int) -> tuple[int, int]:
     """Return how many bytes and how many features of each a program handles."""
-    width = min(triton.next_power_of_2(dim), COLUMNS)
+    width = min(dim & -dim, COLUMNS)  # of 768 features, 256: no thread is idle, no column need be masked
+    if width < LEAST:
+        width = min(triton.next_power_of_2(dim), COLUMNS)
     return max(ELEMENTS // width, 1), width
 
 
@@ -84,6 +86,6 @@ def encode(values: Any, steps: Any, dtype: Any) -> Any:
         terms = 5 if dtype is torch.float32 else 4
         features[(triton.cdiv(rows, many), triton.cdiv(dim, width))](
             values, steps, out, rows, dim, *coefficients(terms),
-            ROWS=many, WIDTH=width, WHOLE=dim % width == 0, TERMS=terms, num_warps=4,
+            ROWS=many, WIDTH=width, WHOLE=dim % width == 0, TERMS=terms, num_warps=WARPS,
         )  # fmt: skip
     return out

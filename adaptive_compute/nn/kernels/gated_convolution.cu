@@ -22,14 +22,15 @@ constexpr int S = P < 128 ? 128 / P : 1;  // sequences of a block: of neighbouri
     const int channel = kept ? (int)(blockIdx.x * S + threadIdx.x / P) : channels - 1;                                 \
     const Angles<N> angles(i);
 
-// Spectra (channels, 16, P), divided by N, of filters (channels, taps)
+// Spectra (channels, 16, P), divided by N, of filters (channels, taps) whose first values have ``skip`` added
 extern "C" __global__ void __launch_bounds__(P * S)
-spectrum(float2* out, const float* h, int channels, int taps) {
+spectrum(float2* out, const float* h, const float* skip, int channels, int taps) {
     BLOCK
     float2 v[16];
     const float* row = h + (long long)channel * taps;
 #pragma unroll
     for (int r = 0; r < 16; r++) v[r] = weighted(i + P * r < taps ? row[i + P * r] : 0.0f, r);
+    if (skip && i == 0) v[0].x += skip[channel];
     forward<N, true>(v, where, angles, i);
     if (kept)
 #pragma unroll

@@ -39,7 +39,7 @@ def supports(z: Any, short: Any, h: Any) -> bool:
     )
 
 
-def fused_gated_convolution(z: Any, short: Any, h: Any) -> Any:
+def fused_gated_convolution(z: Any, short: Any, h: Any, skip: Any = None) -> Any:
     """Compute ``nn.gated_convolution`` of order 2 on a GPU, in float32 from operands as they are.
 
     Parameters
@@ -50,13 +50,17 @@ def fused_gated_convolution(z: Any, short: Any, h: Any) -> Any:
         (3 dim, taps).
     h : Tensor
         (1, dim, long taps).
+    skip : Tensor, optional
+        (1, dim): what is added to ``h[..., 0]``.
 
     Returns
     -------
     Tensor
         (dim, batch, length), in the dtype of ``z``.
     """
-    return _Fused.apply(z, short, h[..., : z.shape[2]])
+    if h.shape[2] > z.shape[2]:
+        h = h[..., : z.shape[2]]
+    return _Fused.apply(z, short, h, skip)
 
 
 class Plan:
@@ -78,10 +82,10 @@ class Plan:
         size = self._bytes + more * self._threads
         self._launch(name, (self.width(dim), items), self._threads, size, arguments)
 
-    def spectrum(self, h: Any) -> Any:
+    def spectrum(self, h: Any, skip: Any) -> Any:
         """Return the filters' spectra (dim, points, 2)."""
         out = h.new_empty((h.shape[0], self.points, 2))
-        self.start("spectrum", h.shape[0], 1, 0, out, h, h.shape[0], h.shape[1])
+        self.start("spectrum", h.shape[0], 1, 0, out, h, skip, h.shape[0], h.shape[1])
         return out
 
 
@@ -91,18 +95,18 @@ def plan_of(points: int, element: int, taps: int, device: int) -> Plan | by_step
     return (Plan if points <= WITHIN else by_steps.Plan)(points, element, taps, device)
 
 
-def forward(plan: Plan, z: Any, weights: Any, h: Any, packed: bool) -> Any:
+def forward(plan: Plan, z: Any, weights: Any, h: Any, skip: Any, packed: bool) -> Any:
     """Return the gated convolution (dim, batch, length)."""
     dim, (batch, length) = h.shape[0], z.shape[1:]
     out = torch.empty((dim, batch, length), dtype=z.dtype, device=z.device)
     plan.start(
         "gated", dim, batch, 0, out, out.stride(0), out.stride(1), z, z.stride(0), z.stride(1), weights,
-        plan.spectrum(h), dim, length, int(packed),
+        plan.spectrum(h, skip), dim, length, int(packed),
     )  # fmt: skip
     return out
 
 
-def backward(plan: Plan, z: Any, weights: Any, h: Any, grad: Any, packed: bool) -> tuple[Any, Any, Any]:
+def backward(plan: Plan, z: Any, weights: Any, h: Any, skip: Any, grad: Any, packed: bool) -> tuple[Any, Any, Any]:
     """Return the gradients of z, of the short convolution's weights (in parts, to be added up) and of h."""
     dim, (batch, length) = h.shape[0], z.shape[1:]
     groups = parts(batch, max(BLOCKS // plan.width(dim), 1))
@@ -110,7 +114,7 @@ def backward(plan: Plan, z: Any, weights: Any, h: Any, grad: Any, packed: bool) 
     partial, sums = h.new_empty((groups, dim, plan.points, 2)), h.new_empty((groups, *weights.shape))
     plan.start(
         "gated_gradient", dim, groups, 128, of_z, of_z.stride(0), of_z.stride(1), partial, sums, grad, grad.stride(0),
-        grad.stride(1), z, z.stride(0), z.stride(1), weights, plan.spectrum(h), dim, length, batch, int(packed),
+        grad.stride(1), z, z.stride(0), z.stride(1), weights, plan.spectrum(h, skip), dim, length, batch, int(packed),
     )  # fmt: skip
     of_h = torch.empty_like(h)
     plan.start("filter_gradient", dim, 1, 0, of_h, partial, dim, h.shape[1], groups)
@@ -140,23 +144,38 @@ class _Fused(torch.autograd.Function):  # type: ignore[misc]
     """Keeps its operands alone."""
 
     @staticmethod
-    def forward(ctx: Any, z: Any, short: Any, h: Any) -> Any:
-        ctx.save_for_backward(z, short, h)
+    def forward(ctx: Any, z: Any, short: Any, h: Any, skip: Any) -> Any:
+        ctx.save_for_backward(z, short, h, skip)
         plan = _plan(z, short)
         z, packed = _rows(z)
         run = forward if isinstance(plan, Plan) else by_steps.forward
-        return run(plan, z, short.float().contiguous(), h[0].float().contiguous(), packed)
+        return run(plan, z, *_narrow(short, h, skip), packed)
 
     @staticmethod
-    def backward(ctx: Any, grad: Any) -> tuple[Any, Any, Any]:
-        z, short, h = ctx.saved_tensors
+    def backward(ctx: Any, grad: Any) -> tuple[Any, ...]:
+        z, short, h, skip = ctx.saved_tensors
         if torch.is_grad_enabled():  # a gradient of this gradient is wanted
-            from ..convolution import _again, _plain_gated
-
-            return _again(_plain_gated, ctx, grad, z, short, h)
+            return _again(ctx, grad, z, short, h, skip)
         plan = _plan(z, short)
         z, packed = _rows(z)
         grad, also = _rows(grad)
         run = backward if isinstance(plan, Plan) else by_steps.backward
-        of_z, sums, of_h = run(plan, z, short.float().contiguous(), h[0].float().contiguous(), grad, packed and also)
-        return of_z, sums.sum(0).to(short.dtype), of_h[None].to(h.dtype)
+        of_z, sums, of_h = run(plan, z, *_narrow(short, h, skip), grad, packed and also)
+        of_skip = None if skip is None else of_h[None, :, 0].to(skip.dtype)
+        return of_z, sums.sum(0).to(short.dtype), of_h[None].to(h.dtype), of_skip
+
+
+def _narrow(short: Any, h: Any, skip: Any) -> tuple[Any, Any, Any]:
+    """Return the filters as the kernels read them: (rows, taps), (dim, long taps) and (dim,) or a null pointer."""
+    return (
+        short.float().contiguous(), h[0].float().contiguous(), 0 if skip is None else skip[0].float().contiguous()
+    )  # fmt: skip
+
+
+def _again(ctx: Any, grad: Any, z: Any, short: Any, h: Any, skip: Any) -> tuple[Any, ...]:
+    from ..convolution import _again, _plain_gated, with_skip
+
+    def plain(z: Any, short: Any, h: Any, skip: Any) -> Any:
+        return _plain_gated(z, short, with_skip(h, skip))
+
+    return _again(plain, ctx, grad, z, short, h, skip)

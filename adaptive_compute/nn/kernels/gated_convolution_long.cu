@@ -81,9 +81,9 @@ DEVICE void unstage(const float* real, float2 (&v)[16], int i) {
     for (int r = 0; r < 16; r++) v[r] = weighted(real[spot<HIGH * WIDTH>(i * WIDTH + threadIdx.x % WIDTH, r * HIGH * WIDTH)], r);
 }
 
-// Matrices of filters (channels, taps)
+// Matrices of filters (channels, taps) whose first values have ``skip`` added
 extern "C" __global__ void __launch_bounds__(WIDTH * HIGH)
-filter_in(float2* out, const float* h, int taps) {
+filter_in(float2* out, const float* h, const float* skip, int taps) {
     COLUMN_BLOCK
     const long long channel = blockIdx.x / TILES;
     float2 v[16];
@@ -92,6 +92,7 @@ filter_in(float2* out, const float* h, int taps) {
         int t = (i + HIGH * r) * COLUMNS + column;
         v[r] = weighted(t < taps ? h[channel * taps + t] : 0.0f, r);
     }
+    if (skip && i == 0 && column == 0) v[0].x += skip[channel];
     columns_in(v, where, angles, i, column, out + channel * N);
 }
 
