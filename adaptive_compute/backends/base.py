@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..core.operation import Features, Request
-from ..core.profile import Curve, Estimate
+from ..core.profile import Curve, Curves, Estimate
 
 
 class Plan:
@@ -89,11 +89,7 @@ class Kernel:
         ``curves`` maps parameter classes to measured curves of this kernel. A kernel whose requests are made of
         several parts (an expression) overrides this and adds the parts up.
         """
-        features = self.features(request)
-        curve = curves.get(features.name)
-        if curve is None or curve.coordinates != len(features.at):
-            return None
-        return curve.at(features.at)
+        return (curves if isinstance(curves, Curves) else Curves(curves)).at(self.features(request))
 
     def __repr__(self) -> str:
         return f"<kernel {self.operation}/{self.name} on {self.device}>"

@@ -15,11 +15,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .curve import Curve, Estimate, Measurement
+from .curve import Curve, Curves, Estimate, Measurement
 from .errors import MissingProfileError, ProfileError
 from .files import write_atomically
 
-__all__ = ["Curve", "Estimate", "Link", "Measurement", "Profile", "Section", "default_path"]
+__all__ = ["Curve", "Curves", "Estimate", "Link", "Measurement", "Profile", "Section", "default_path"]
 
 SCHEMA = 1
 # Part of every section's validators: times measured by another method are not comparable.
@@ -117,16 +117,16 @@ class Profile:
         self.stale: dict[str, str] = {}
         self.views = views or {}
         self.facts = facts or {}
-        self._curves: dict[tuple[str, str, str], dict[str, Curve]] = {}
+        self._curves: dict[tuple[str, str, str], Curves] = {}
 
-    def curves(self, device: str, operation: str, kernel: str) -> Mapping[str, Curve]:
+    def curves(self, device: str, operation: str, kernel: str) -> Curves:
         """Return the measured curves of a kernel by parameter class; empty where nothing was measured."""
         key = (device, operation, kernel)
         curves = self._curves.get(key)
         if curves is None:
             section = self.sections.get(device)
             classes = section.kernels.get(operation, {}).get(kernel, {}) if section else {}
-            curves = self._curves[key] = {name: Curve(points) for name, points in classes.items() if points}
+            curves = self._curves[key] = Curves({name: points for name, points in classes.items() if points})
         return curves
 
     def rejection(self, device: str, operation: str, kernel: str) -> str | None:
