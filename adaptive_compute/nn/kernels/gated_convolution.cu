@@ -17,7 +17,7 @@ constexpr int S = P < 128 ? 128 / P : 1;  // sequences of a block: of neighbouri
 #define BLOCK                                                                                                          \
     extern __shared__ float4 memory[];                                                                                 \
     const int i = threadIdx.x % P;                                                                                     \
-    const Alone where = {(float2*)memory + threadIdx.x / P * (N + N / 16)};                                            \
+    const Alone<N> where = {(float2*)memory + threadIdx.x / P * Alone<N>::PLACES};                                     \
     const bool kept = (int)(blockIdx.x * S + threadIdx.x / P) < channels;                                              \
     const int channel = kept ? (int)(blockIdx.x * S + threadIdx.x / P) : channels - 1;                                 \
     const Angles<N> angles(i);
@@ -107,7 +107,7 @@ gated_gradient(Element* dz, long long dz_channel, long long dz_batch, float2* pa
     const Rows rows = {z, z_channel, z_batch, weight};
     float *first = (float*)where.shared, *second = first + N;
 #if TOTAL_SHARED
-    float2* total = (float2*)memory + S * (N + N / 16) + threadIdx.x;
+    float2* total = (float2*)memory + S * Alone<N>::PLACES + threadIdx.x;
 #define TOTAL(r) total[(r) * P * S]
 #else
     float2 total[16];

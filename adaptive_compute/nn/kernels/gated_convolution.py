@@ -23,7 +23,7 @@ MOST_TAPS = 8  # of the short convolution
 MOST_ITEMS = 65535  # of a batch: what a grid holds in its second direction
 ELEMENTS = {torch.float32: 0, torch.bfloat16: 1}
 CONSTANTS = {"TOTAL_SHARED": 1}  # how the kernels are made; what they compute depends on none of these
-BLOCKS = 2048  # of the backward kernel, about: each sums the filter's gradient over some items of the batch
+BLOCKS = 1024  # of the backward kernel, about: each sums the filter's gradient over some items of the batch
 
 
 def supports(z: Any, short: Any, h: Any) -> bool:
@@ -71,7 +71,9 @@ class Plan:
         self._launch: Launch = launcher(FILES, constants, device)
         self.points, self._side = points, points // 16
         self._threads = max(self._side, 128)
-        self._bytes = self._threads * 17 * 8  # of the points, with a gap behind every 16
+        places = points + points // 16  # gaps included; steps of size 64 have places of their own
+        places += places + points // 64 if points == 1024 else 0
+        self._bytes = self._threads // self._side * places * 8
 
     def width(self, dim: int) -> int:
         """Return how many blocks all channels take."""

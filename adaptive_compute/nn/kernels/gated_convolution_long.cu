@@ -24,7 +24,7 @@ constexpr int SPAN = 4096;                    // positions of a block that compu
 #define ROW_BLOCK                                                                                                      \
     extern __shared__ float4 memory[];                                                                                 \
     const int i = threadIdx.x % ACROSS, row = blockIdx.x % STACKS * DEEP + threadIdx.x / ACROSS;                       \
-    const Alone where = {(float2*)memory + threadIdx.x / ACROSS * (COLUMNS + COLUMNS / 16)};                           \
+    const Alone<COLUMNS> where = {(float2*)memory + threadIdx.x / ACROSS * Alone<COLUMNS>::PLACES};                    \
     const Angles<COLUMNS> angles(i);
 
 // v[r] times exp(-SIGN 2 pi i column (frequency + 1/4) / N); a frequency is the sum of what i and each bit of r give
@@ -60,13 +60,13 @@ DEVICE void columns_back(float2 (&v)[16], const Beside<WIDTH>& where, const Angl
     inverse<ROWS, true>(v, where, angles, i);
 }
 
-DEVICE void load_row(float2 (&v)[16], int i, const float2* at, const Alone& where, const Angles<COLUMNS>& angles) {
+DEVICE void load_row(float2 (&v)[16], int i, const float2* at, const Alone<COLUMNS>& where, const Angles<COLUMNS>& angles) {
 #pragma unroll
     for (int r = 0; r < 16; r++) v[r] = at[i + ACROSS * r];
     forward<COLUMNS, false>(v, where, angles, anew(i));
 }
 
-DEVICE void store_row(float2 (&v)[16], int i, float2* at, const Alone& where, const Angles<COLUMNS>& angles) {
+DEVICE void store_row(float2 (&v)[16], int i, float2* at, const Alone<COLUMNS>& where, const Angles<COLUMNS>& angles) {
     inverse<COLUMNS, false>(v, where, angles, anew(i));
 #pragma unroll
     for (int r = 0; r < 16; r++) at[i + ACROSS * r] = v[r];
@@ -82,7 +82,7 @@ DEVICE void unstage(const float* real, float2 (&v)[16], int i) {
 }
 
 // Matrices of filters (channels, taps) whose first values have ``skip`` added
-extern "C" __global__ void __launch_bounds__(WIDTH * HIGH)
+extern "C" __global__ void __launch_bounds__(WIDTH * HIGH, 1024 / (WIDTH * HIGH))
 filter_in(float2* out, const float* h, const float* skip, int taps) {
     COLUMN_BLOCK
     const long long channel = blockIdx.x / TILES;
@@ -97,7 +97,7 @@ filter_in(float2* out, const float* h, const float* skip, int taps) {
 }
 
 // Filters' gradients (channels, taps) from their matrices'
-extern "C" __global__ void __launch_bounds__(WIDTH * HIGH)
+extern "C" __global__ void __launch_bounds__(WIDTH * HIGH, 1024 / (WIDTH * HIGH))
 filter_back(float* out, const float2* matrix, int taps) {
     COLUMN_BLOCK
     const long long channel = blockIdx.x / TILES;
@@ -111,7 +111,7 @@ filter_back(float* out, const float2* matrix, int taps) {
 }
 
 // Matrices of x2 v, and, where dout is given, of dout x1
-extern "C" __global__ void __launch_bounds__(WIDTH * HIGH)
+extern "C" __global__ void __launch_bounds__(WIDTH * HIGH, 1024 / (WIDTH * HIGH))
 gated_in(float2* out, float2* second, const Element* dout, long long out_channel, long long out_batch,
          const Element* z, long long z_channel, long long z_batch, const float* weight, int channels, int length,
          int packed) {
@@ -122,7 +122,7 @@ gated_in(float2* out, float2* second, const Element* dout, long long out_channel
     float2 v[16];
     {
         Part a = part(rows, 1, channels, channel, item), b = part(rows, 2, channels, channel, item);
-#pragma unroll
+#pragma unroll 1
         for (int m = 0; m < 2; m++) {
             float x[8];
             gate_in(a, b, position(m), length, packed, x);
@@ -131,11 +131,11 @@ gated_in(float2* out, float2* second, const Element* dout, long long out_channel
     }
     __syncthreads();
     unstage(real, v, i);
-    columns_in(v, where, angles, i, column, out + matrix);
+    columns_in(v, where, angles, anew(i), column, out + matrix);
     if (!dout) return;
     __syncthreads();
     Part gate = part(rows, 0, channels, channel, item);
-#pragma unroll
+#pragma unroll 1
     for (int m = 0; m < 2; m++) {
         float x[8];
         read<8>(dout + channel * out_channel + item * out_batch, position(m), length, packed, x);
@@ -148,7 +148,7 @@ gated_in(float2* out, float2* second, const Element* dout, long long out_channel
 }
 
 // Every matrix times its channel's filter
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 5)
 rows(float2* matrices, const float2* filters, int channels) {
     ROW_BLOCK
     const int channel = blockIdx.x / STACKS % channels;
@@ -170,7 +170,7 @@ gradient_rows(float2* us, float2* gs, float2* filters, int channels, int items) 
     ROW_BLOCK
     const int channel = blockIdx.x / STACKS;
     const long long inside = (long long)row * COLUMNS;
-    float2* own = (float2*)memory + DEEP * (COLUMNS + COLUMNS / 16) + threadIdx.x;  // the filter: too much for registers
+    float2* own = (float2*)memory + DEEP * Alone<COLUMNS>::PLACES + threadIdx.x;  // the filter: too much for registers
     float2 u[16], g[16], total[16];
     load_row(u, i, filters + (long long)channel * N + inside, where, angles);
 #pragma unroll
@@ -198,7 +198,7 @@ gradient_rows(float2* us, float2* gs, float2* filters, int channels, int items) 
 }
 
 // x1 times what the matrices stand for
-extern "C" __global__ void __launch_bounds__(WIDTH * HIGH)
+extern "C" __global__ void __launch_bounds__(WIDTH * HIGH, 1024 / (WIDTH * HIGH))
 gated_back(Element* out, long long out_channel, long long out_batch, const float2* matrices, const Element* z,
            long long z_channel, long long z_batch, const float* weight, int channels, int length, int packed) {
     COLUMN_BLOCK
@@ -221,7 +221,7 @@ gated_back(Element* out, long long out_channel, long long out_batch, const float
 }
 
 // What the matrices stand for, as sequences (items * channels, N)
-extern "C" __global__ void __launch_bounds__(WIDTH * HIGH)
+extern "C" __global__ void __launch_bounds__(WIDTH * HIGH, 1024 / (WIDTH * HIGH))
 sequences(float* out, const float2* matrices) {
     COLUMN_BLOCK
     const long long matrix = blockIdx.x / TILES;
@@ -233,12 +233,12 @@ sequences(float* out, const float2* matrices) {
 
 // The gradient of z from y = h * u and du (items * channels, N), and partial sums (blocks of a channel, 3, channels,
 // TAPS) of the short convolution's weights
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 5)
 gated_gradient(Element* dz, long long dz_channel, long long dz_batch, float* sums, const float* ys, const float* dus,
                const Element* dout, long long out_channel, long long out_batch, const Element* z, long long z_channel,
                long long z_batch, const float* weight, int channels, int length, int packed) {
     extern __shared__ float4 memory[];
-    const Alone where = {nullptr};
+    const Alone<128> where = {nullptr};
     const int first = 8 * threadIdx.x, spans = (length + SPAN - 1) / SPAN;
     const int span = blockIdx.x % spans, channel = blockIdx.x / spans % channels, item = blockIdx.x / spans / channels;
     const Rows rows = {z, z_channel, z_batch, weight};

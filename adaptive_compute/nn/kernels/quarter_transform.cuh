@@ -136,11 +136,17 @@ template <int SIGN, bool SHIFT> DEVICE void twiddle(float2 (&v)[16], float2 step
     }
 }
 
-// Where a sequence's points are exchanged: by neighbouring threads, a gap behind every 16 points against bank conflicts
-struct Alone {
+// Where N points of a sequence are exchanged: by neighbouring threads, with gaps against bank conflicts. The step of size
+// 64 has a part of its own, because other gaps suit it
+template <int N> struct Alone {
+    static constexpr int FIRST = N + N / 16, PLACES = FIRST + (N == 1024 ? FIRST + N / 64 : 0);
     float2* shared;
-    // point base + offset, where the two have no carry from their last four bits
-    DEVICE float2& at(int base, int offset) const { return shared[base + (base >> 4) + (offset + (offset >> 4))]; }
+    // point base + offset, where the two have no carry from their last bits, in the step of size M
+    template <int M> DEVICE float2& at(int base, int offset) const {
+        float2* own = shared + (base + (base >> 4)) + (offset + (offset >> 4));
+        if constexpr (N == 1024 && M == 64) return own[FIRST + (base >> 6) + (offset >> 6)];
+        else return *own;
+    }
     template <int THREADS> DEVICE void wait() const {  // for the threads that exchange among themselves
         if constexpr (THREADS <= 32) __syncwarp();
         else __syncthreads();
@@ -150,7 +156,7 @@ struct Alone {
 // ... or beside WIDTH - 1 other sequences, by threads that are WIDTH apart
 template <int WIDTH> struct Beside {
     float2* shared;
-    DEVICE float2& at(int base, int offset) const { return shared[base * WIDTH + offset * WIDTH]; }
+    template <int M> DEVICE float2& at(int base, int offset) const { return shared[base * WIDTH + offset * WIDTH]; }
     template <int THREADS> DEVICE void wait() const { __syncthreads(); }
 };
 
@@ -194,10 +200,10 @@ template <int M, bool SHIFT, class Where> DEVICE void forward(
             twiddle<1, SHIFT>(v, anew(angles.step), anew(angles.shift));
             where.template wait<Q>();
 #pragma unroll
-            for (int q = 0; q < 16; q++) where.at(base, q * Q) = v[q];
+            for (int q = 0; q < 16; q++) where.template at<M>(base, q * Q) = v[q];
             where.template wait<Q>();
 #pragma unroll
-            for (int r = 0; r < 16; r++) v[r] = where.at(Next<M>::base(i), Next<M>::offset(r));
+            for (int r = 0; r < 16; r++) v[r] = where.template at<M>(Next<M>::base(i), Next<M>::offset(r));
             forward<Q, false>(v, where, angles.rest, i);
         }
     }
@@ -215,10 +221,10 @@ template <int M, bool SHIFT, class Where> DEVICE void inverse(
             int base = (i / Q) * M + (i & (Q - 1));
             where.template wait<Q>();
 #pragma unroll
-            for (int r = 0; r < 16; r++) where.at(Next<M>::base(i), Next<M>::offset(r)) = v[r];
+            for (int r = 0; r < 16; r++) where.template at<M>(Next<M>::base(i), Next<M>::offset(r)) = v[r];
             where.template wait<Q>();
 #pragma unroll
-            for (int q = 0; q < 16; q++) v[q] = where.at(base, q * Q);
+            for (int q = 0; q < 16; q++) v[q] = where.template at<M>(base, q * Q);
             twiddle<-1, SHIFT>(v, anew(angles.step), anew(angles.shift));
         }
         sixteen<-1>(v);
