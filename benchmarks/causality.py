@@ -118,7 +118,7 @@ def main() -> None:
     accepted.add_argument("--data", help="a folder with train.txt and test.txt")
     accepted.add_argument("--steps", type=int, default=400)
     options = accepted.parse_args()
-    torch.set_num_threads(1)  # calls are short; threads would wait for each other
+    torch.set_num_threads(1)  # calls are short, and threads would wait for each other
     train, test = texts(options.data)
     rows, figures = [], {}
     for name in MIXERS:
@@ -150,4 +150,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with ac.using(threads=1):
+        main()

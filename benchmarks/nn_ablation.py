@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+import adaptive_compute as ac
 from adaptive_compute import nn as spectral
 
 from .byte_model.model import ByteModel
@@ -116,7 +117,7 @@ def main() -> None:
     accepted.add_argument("--steps", type=int, default=250)
     accepted.add_argument("--seeds", type=int, default=3)
     options = accepted.parse_args()
-    torch.set_num_threads(1)  # calls are short; threads would wait for each other
+    torch.set_num_threads(1)  # calls are short, and threads would wait for each other
     train, test = texts(options.data)
     runs: dict[str, list[dict[str, float]]] = {}
     figures: dict[str, Any] = {}
@@ -130,4 +131,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with ac.using(threads=1):
+        main()

@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 
+import adaptive_compute as ac
 from adaptive_compute import nn
 from adaptive_compute.core.errors import NoProfileWarning
 from benchmarks.byte_model.data import load, starts
@@ -29,7 +30,8 @@ def one_thread():
     """These are small: threads would only wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with ac.using(threads=1):
+        yield
     torch.set_num_threads(threads)
 
 

@@ -10,14 +10,27 @@ from collections.abc import Callable
 import pytest
 import torch
 
+import adaptive_compute as ac
 from adaptive_compute import nn
 from adaptive_compute.core.errors import NoProfileWarning
 
 pytestmark = pytest.mark.filterwarnings(f"ignore::{NoProfileWarning.__module__}.{NoProfileWarning.__name__}")
 
 DIM = 8
-# How a layer is made that takes more than (dim) or (dim, max_length=): name -> length -> layer.
-MADE: dict[str, Callable[[int], torch.nn.Module]] = {}
+# Further forms of layers that say they are causal: what is made by (DIM) or (DIM, max_length=length) is asked anyway.
+FORMS: dict[str, Callable[[int], torch.nn.Module]] = {
+    "gated, order 3": lambda length: nn.GatedConvolution(DIM, max_length=length, order=3, taps=5),
+    "gated, full filter": lambda length: nn.GatedConvolution(DIM, max_length=length, filter="full"),
+    "gated, low-rank filter": lambda length: nn.GatedConvolution(DIM, max_length=length, filter="low-rank"),
+    "gated, multi-scale filter": lambda length: nn.GatedConvolution(DIM, max_length=length, filter="multi-scale"),
+    "mixing, all switches": lambda length: nn.SpectralMixing(
+        DIM, max_length=length, filter="implicit", rotary=True, phase=True, glu=True
+    ),
+    "topology": lambda length: nn.TopologyAttention(DIM, ac.Causal() & ac.Window(9), max_length=length),
+    "precisions": lambda length: nn.AdaptivePrecisionAttention(DIM, ac.Causal(), max_length=length),
+    "spectral attention, nufft": lambda length: nn.CausalSpectralAttention(DIM, method="nufft"),
+}
+BASES = ("Headed",)  # classes that are no layers by themselves
 OVER_BYTES = ("ByteEmbedding", "ByteEncoder")
 NEEDS_OTHERS = ("kernels",)  # folders whose modules need a library that is not always there
 
@@ -27,7 +40,8 @@ def one_thread():
     """These are small: threads would only wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with ac.using(threads=1):
+        yield
     torch.set_num_threads(threads)
 
 
@@ -49,8 +63,6 @@ def made(layer: type, length: int) -> torch.nn.Module:
     """Return a layer for sequences of some length, from fixed random numbers."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        if layer.__name__ in MADE:
-            return MADE[layer.__name__](length)
         accepted = inspect.signature(layer).parameters
         return layer(DIM, max_length=length) if "max_length" in accepted else layer(DIM)
 
@@ -66,12 +78,33 @@ def certificate(layer: type, length: int) -> nn.CausalityReport:
 
 CAUSAL = [layer for layer in layers() if layer.causal and not layer.__name__.startswith("_")]
 
+OTHERS = [
+    layer for layer in layers() if not (layer.causal or layer.__name__ in BASES or layer.__name__.startswith("_"))
+]
+
 
 @pytest.mark.parametrize("layer", CAUSAL, ids=lambda layer: layer.__name__)
 def test_a_layer_that_says_it_is_causal_is(layer):
     for length in (17, 32):
         report = certificate(layer, length)
         assert report.causal, str(report)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_form_that_says_it_is_causal_is(form):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layer = FORMS[form](33)
+    report = nn.certify_causal(layer, (2, 33, DIM))
+    assert layer.causal
+    assert report.causal, str(report)
+
+
+@pytest.mark.parametrize("layer", OTHERS, ids=lambda layer: layer.__name__)
+def test_a_layer_that_says_it_is_not_causal_is_not(layer):
+    report = certificate(layer, 16)
+    assert not report.causal
+    assert report.first_leak.found_by != "batch"
 
 
 @pytest.mark.slow
