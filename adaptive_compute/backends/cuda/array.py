@@ -17,6 +17,7 @@ import numpy as np
 from ...core.array import ArrayKind, Operand, kind_named, register_kind
 from ...core.errors import DtypeError
 from ...core.transfer import counters
+from .raw import driver
 
 
 class CupyKind(ArrayKind):
@@ -146,6 +147,18 @@ def launch(kernel: Any, grid: tuple[int, ...], block: tuple[int, ...], arguments
         return
     with cupy.cuda.Device(index):
         kernel(grid, block, arguments, 0, stream)
+
+
+def start(kernel: Any, grid: tuple[int, ...], threads: int, table: int, index: int) -> None:
+    """Start a CUDA kernel, given where its arguments' addresses are, on torch's current stream of a GPU."""
+    import torch
+
+    stream = torch._C._cuda_getCurrentRawStream(index)
+    if torch._C._cuda_getDevice() == index:
+        driver().launch(kernel.ptr, grid, threads, stream, table, index)
+        return
+    with torch.cuda.device(index):
+        driver().launch(kernel.ptr, grid, threads, stream, table, index)
 
 
 @contextmanager

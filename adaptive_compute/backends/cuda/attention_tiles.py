@@ -108,6 +108,7 @@ class TilesKernel(Kernel):
 
     name = "tiles"
     native = "torch"
+    compiles = True
 
     def __init__(self, operation: str, device: str) -> None:
         self.operation, self.device = operation, device

@@ -19,12 +19,14 @@ import numpy as np
 
 from ...core.array import Operand, itemsize
 from ...core.program import Program
+from ...core.staging import address_of
 from ...core.transfer import counters
 from . import memory
-from .array import launch
+from .array import launch, start
 from .compiled import compiled
 from .device import dtype_of
 from .fused_source import THREADS, UNROLL, Layout, source
+from .raw import driver
 
 BLOCK = (THREADS,)
 WIDEST = 8  # elements of one pack
@@ -33,29 +35,28 @@ WIDEST = 8  # elements of one pack
 class Slots(threading.local):
     """A kernel's arguments where only its pointers differ from call to call, for each thread by itself.
 
-    CuPy takes an argument's place in memory as it is, and makes one for every number in every call; the driver reads
-    them before a launch returns.
+    The driver wants to know where each argument is, and reads them before a launch returns. So the places stay, and a
+    call writes its pointers there.
     """
 
     def __init__(self, head: Sequence[Any], strides: Sequence[Sequence[int]]) -> None:
-        from cupy.cuda.function import CPointer
-
-        kept = [np.asarray(value) for value in head] + [np.asarray(n, np.int64) for own in strides for n in own]
+        self.kept = [np.asarray(value) for value in head] + [np.asarray(n, np.int64) for own in strides for n in own]
         self.values = (c_uint64 * (1 + len(strides)))()
         place = addressof(self.values)
-        fixed = iter([CPointer(value.ctypes.data) for value in kept])
-        self.kept = kept
-        self.arguments = [CPointer(place), *islice(fixed, len(head))]
+        fixed = iter([address_of(value) for value in self.kept])
+        places = [place, *islice(fixed, len(head))]
         for number, own in enumerate(strides, 1):
-            self.arguments += [CPointer(place + 8 * number), *islice(fixed, len(own))]
+            places += [place + 8 * number, *islice(fixed, len(own))]
+        self.places = (c_uint64 * len(places))(*places)
+        self.table = addressof(self.places)
 
-    def filled(self, out: int, pointers: Sequence[int]) -> list[Any]:
-        """Return the arguments of a call with these addresses."""
+    def filled(self, out: int, pointers: Sequence[int]) -> int:
+        """Write a call's pointers, and return where the table of arguments is."""
         values = self.values
         values[0] = out
         for number, pointer in enumerate(pointers, 1):
             values[number] = pointer
-        return self.arguments
+        return self.table
 
 
 class _Launch(NamedTuple):
@@ -83,6 +84,7 @@ class FusedPlan(memory.GuardedPlan):
         self.variables = sorted({v.data for v in steps.values if v.op == "var"})
         self.dtypes = {v.data: v.dtype for v in steps.values if v.op == "var"}
         self.numbers = {n for n in self.variables if operands[n].device == "cpu" and not operands[n].shape}
+        self.tensors = [number for number in self.variables if number not in self.numbers]
         self.scalars = [
             (number, np.dtype(dtype).type)
             for number, dtype in sorted({(v.data, v.dtype) for v in steps.values if v.op == "scalar"})
@@ -98,12 +100,10 @@ class FusedPlan(memory.GuardedPlan):
     def _compute(self, *arrays: Any) -> Any:
         if not self.size:
             return self._empty()
-        tensors = []
-        for number in self.variables:
-            if number not in self.numbers:
-                array = arrays[number]
-                lazy = array.is_conj() or array.is_neg()
-                tensors.append(array.resolve_conj().resolve_neg() if lazy else array)
+        tensors = [arrays[number] for number in self.tensors]
+        for place, tensor in enumerate(tensors):
+            if tensor.is_neg() or tensor.is_conj():
+                tensors[place] = tensor.resolve_conj().resolve_neg()
         pointers = [t.data_ptr() for t in tensors]
         key = tuple([(t.stride(), pointer % 16 == 0) for t, pointer in zip(tensors, pointers)])
         found = self._launches.get(key)
@@ -121,10 +121,11 @@ class FusedPlan(memory.GuardedPlan):
             self._launches[key] = found
         out = self._empty() if found.like is None else self._empty_like(tensors[found.like])
         if self.varies:
-            arguments = self._arguments(found, out.data_ptr(), pointers, arrays)
+            launch(
+                found.kernel, found.grid, BLOCK, self._arguments(found, out.data_ptr(), pointers, arrays), self.index
+            )
         else:
-            arguments = found.slots.filled(out.data_ptr(), pointers)
-        launch(found.kernel, found.grid, BLOCK, arguments, self.index)
+            start(found.kernel, found.grid, THREADS, found.slots.filled(out.data_ptr(), pointers), self.index)
         return out
 
     def run_as(self, kind: str) -> Callable[..., Any] | None:
@@ -153,7 +154,8 @@ class FusedPlan(memory.GuardedPlan):
     def _start(self, cupy: Any, found: _Launch, pointers: Sequence[int]) -> Any:
         out = cupy.empty(self.shape, self._numpy_dtype)
         if self.size:
-            found.kernel(found.grid, BLOCK, found.slots.filled(out.data.ptr, pointers))
+            table, stream = found.slots.filled(out.data.ptr, pointers), cupy.cuda.get_current_stream().ptr
+            driver().launch(found.kernel.ptr, found.grid, THREADS, stream, table, self.index)
         return out
 
     def _arguments(self, found: _Launch, out: int, pointers: Sequence[int], arrays: Sequence[Any]) -> list[Any]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...core.operation import Request
 from . import memory
-from .array import launch
+from .array import start
 from .compiled import compiled
 from .device import dtype_of
 from .fused import Slots
@@ -105,13 +105,13 @@ class NormPlan(memory.GuardedPlan):
             return self.otherwise(x)
         out = self._empty()
         if rest is None:
-            launch(kernel, grid, (THREADS,), slots.filled(out.data_ptr(), (pointer,)), self.index)
+            start(kernel, grid, THREADS, slots.filled(out.data_ptr(), (pointer,)), self.index)
             return out
         count, last, blocks, last_slots = rest
         middle = self._wide(count)
         place = middle.data_ptr()
-        launch(kernel, grid, (THREADS,), slots.filled(place, (pointer,)), self.index)
-        launch(last, blocks, (THREADS,), last_slots.filled(out.data_ptr(), (place,)), self.index)
+        start(kernel, grid, THREADS, slots.filled(place, (pointer,)), self.index)
+        start(last, blocks, THREADS, last_slots.filled(out.data_ptr(), (place,)), self.index)
         return out
 
     def _prepare(self, aligned: bool) -> tuple[Any, ...]:

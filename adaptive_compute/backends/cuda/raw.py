@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 _NOT_READY = 600
+_NO_CONTEXT = 201
 _NO_TIMING = 2
 _TINY = 1 << 16  # the driver takes so much along with the command, without waiting for what was queued before
 _PORTABLE = 1  # pinned for every GPU
@@ -33,6 +34,7 @@ _SIGNATURES: dict[str, list[Any]] = {
     "cuPointerGetAttribute": [c_void_p, c_uint, c_uint64],
     "cuMemHostRegister_v2": [c_void_p, c_size_t, c_uint],
     "cuMemHostUnregister": [c_void_p],
+    "cuLaunchKernel": [c_void_p, *[c_uint] * 7, c_void_p, c_void_p, c_void_p],
     "cuGetErrorString": [c_int, POINTER(ctypes.c_char_p)],
 }
 
@@ -47,7 +49,7 @@ class Driver:
         self._quick = quick
         slow = ctypes.CDLL(name)  # gives the lock up: for waiting
         for function in ("cuEventSynchronize", "cuMemHostRegister_v2", "cuMemHostUnregister", "cuMemcpyHtoDAsync_v2",
-                         "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize"):  # fmt: skip
+                         "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize", "cuLaunchKernel"):  # fmt: skip
             getattr(slow, function).argtypes = _SIGNATURES[function]
         self._synchronize, self._slow = slow.cuEventSynchronize, slow
         self._query, self._record = quick.cuEventQuery, quick.cuEventRecord
@@ -126,6 +128,19 @@ class Driver:
     def down_now(self, target: int, source: int, nbytes: int, stream: int) -> bool:
         """Copy to pinned memory behind what a stream does; returns when the bytes are there. False: it failed."""
         return not self._down(target, source, nbytes, stream) and self._slow.cuStreamSynchronize(stream) == 0
+
+    def launch(self, kernel: int, grid: tuple[int, ...], threads: int, stream: int, table: int, index: int) -> None:
+        """Start a kernel of a GPU whose context is current; ``table`` is where its arguments' addresses are.
+
+        Where the queue is full this waits, and others may run meanwhile.
+        """
+        x, y, z = (*grid, 1, 1)[:3]
+        code = self._slow.cuLaunchKernel(kernel, x, y, z, threads, 1, 1, 0, stream, table, None)
+        if code == _NO_CONTEXT:  # a thread that has not used the GPU yet
+            self.enter(self.context(index))
+            code = self._slow.cuLaunchKernel(kernel, x, y, z, threads, 1, 1, 0, stream, table, None)
+        if code:
+            self._check(code)
 
     def pin(self, address: int, nbytes: int) -> bool:
         """Lock memory in its place, so that GPUs reach it by themselves; tell whether the driver did."""

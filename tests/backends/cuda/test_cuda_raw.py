@@ -58,6 +58,16 @@ int cuPointerGetAttribute(void *found, int attribute, ptr p) {
   }
   return 1;
 }
+static long long started[8];
+int cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                   unsigned shared, void *stream, void **arguments, void **extra) {
+  if (!current) return 201;
+  if (by != 1 || bz != 1 || shared || extra || !f) return 1;
+  started[0] = gx; started[1] = gy; started[2] = gz; started[3] = bx; started[4] = (long long)stream;
+  started[5] = *(long long *)arguments[0]; started[6] = *(int *)arguments[1]; started[7] = (long long)current;
+  return 0;
+}
+long long *kernels(void) { return started; }
 int cuGetErrorString(int code, const char **text) {
   *text = code == 201 ? "invalid device context" : "other"; return 0;
 }
@@ -130,6 +140,30 @@ def test_only_pinned_memory_is_waited_for(driver):
     assert waited(driver.pageable_down, host, device, 8192, 5, False) == 0  # known to be nobody's
     driver.unpin(host + 4096)
     assert waited(driver.pageable_down, host, device, 8192, 5, True) == 0
+
+
+def test_a_kernel_finds_its_arguments_also_in_a_thread_that_is_new_to_the_gpu(driver):
+    from adaptive_compute.backends.cuda.fused import Slots
+
+    driver._quick.kernels.restype = ctypes.POINTER(ctypes.c_longlong)
+    slots = Slots([np.uint32(7)], [(), (3, 4)])
+    out, pointers = 1 << 40, ((1 << 41) + 1, (1 << 42) + 5)
+    seen = []
+
+    def work():
+        driver.launch(1 << 33, (5, 6), 256, 1 << 45, slots.filled(out, pointers), 1)
+        seen.extend(driver._quick.kernels()[:8])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [5, 6, 1, 256, 1 << 45, out, 7, 41 * 8]
+    slots.filled(out, pointers)
+    places = list(slots.places)
+    read = [ctypes.c_int64.from_address(place).value for place in (places[0], *places[2:])]
+    assert read == [out, pointers[0], pointers[1], 3, 4]
+    with pytest.raises(RuntimeError, match="CUDA error 1"):
+        driver.launch(0, (5,), 256, 0, slots.filled(out, pointers), 0)
 
 
 def test_addresses_are_not_cut_to_32_bits(driver):
