@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..core.errors import ArgumentError, ArgumentTypeError, DtypeError, ShapeError
@@ -19,7 +18,6 @@ from .levels import best_split, fitted_levels, rayleigh_levels, shrink
 
 COMPLEX = (torch.complex64, torch.complex128)
 CHUNK = 1 << 16  # values at a time; whole bytes whatever the number of bits
-SEGMENT = 1 << 16  # complex values that are entropy-coded together, and decoded together
 LEAST_BLOCK, USUAL_BLOCK = 256, 1024
 LEAST_BITS, MOST_BITS = 2, 24
 SMALLEST = 2.0**-120  # a scale's least value, well inside bfloat16's range
@@ -45,6 +43,10 @@ class QuantizedTensor:
     ) -> None:
         self.shape, self.dtype, self.scheme = tuple(shape), dtype, one_of(scheme, "scheme", tuple(_DECODERS))
         self.settings, self.parts = settings, parts
+        expected = _expected(self)
+        found = {name: tuple(part.shape) for name, part in parts.items()}
+        if any(found.get(name) != size for name, size in expected.items()):
+            raise ShapeError(f"parts of a {scheme} tensor {self.shape} must have shapes {expected}, got {found}")
 
     @property
     def nbytes(self) -> int:
@@ -176,7 +178,9 @@ class PolarQuantizer:
         """
         values = _paired(w)
         if self.entropy_coded:
-            return _entropy_coded(w, values, self.bits)
+            numbers = torch.view_as_real(values).reshape(-1).cpu().numpy()
+            coded = {name: torch.from_numpy(part) for name, part in entropy.code(numbers, self.bits / 2).items()}
+            return QuantizedTensor(tuple(w.shape), w.dtype, "entropy", {}, coded)
         block, scales = _scales(w, values, self.block)
         magnitude, phase = self.split
         parts: dict[str, Any] = {"scales": scales}
@@ -231,49 +235,6 @@ class Int8Quantizer:
         return QuantizedTensor(tuple(w.shape), w.dtype, "int8", {"block": block}, {"codes": codes, "scales": scales})
 
 
-def _entropy_coded(w: torch.Tensor, values: torch.Tensor, bits: int) -> QuantizedTensor:
-    """Code both parts of every value in equal steps, as small as the bits allow."""
-    x = torch.view_as_real(values).reshape(-1).cpu().numpy()
-    rms = float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) if len(x) else 0.0
-    least = float(np.abs(x).max(initial=0.0)) * 2.0**-22  # finer steps would number what float32 does not hold apart
-    step = max(rms * math.sqrt(2 * math.pi * math.e) * 2.0 ** (-bits / 2), least) or 1.0
-    for _ in range(12):  # the bits of a value change by 2 as the step halves, very nearly
-        spent, _ = _symbols(x, step)
-        over = spent / max(len(values), 1) - bits
-        if -2e-4 < over <= 0 or (over < 0 and step <= least):
-            break
-        step = max(step * 2.0 ** min(max((over + 1e-4) / 2, -8.0), 8.0), least)
-    spent, symbols = _symbols(x, step)
-    distinct, index, counts = np.unique(symbols, return_inverse=True, return_counts=True)
-    table = entropy.frequencies(counts) if len(counts) else np.empty(0, np.uint16)
-    coder = entropy.Coder(table)
-    words = [coder.encode(index[at : at + 2 * SEGMENT]) for at in range(0, len(x), 2 * SEGMENT)]
-    # What a step stands for: its least-squares size, since values inside a step are denser on the side of zero.
-    energy = float(np.square(symbols, dtype=np.float64).sum())
-    size = float(np.dot(x.astype(np.float64), symbols)) / energy if energy else step
-    narrow = np.int16 if np.abs(distinct).max(initial=0) < 2**15 else np.int32
-    joined = np.concatenate(words) if words else np.empty(0, np.uint32)
-    parts = {
-        "codes": joined.view(np.int32), "lengths": np.array([len(one) for one in words], np.int32),
-        "symbols": distinct.astype(narrow), "frequencies": table.view(np.int16), "step": np.array([size]),
-    }  # fmt: skip
-    stored = {name: torch.from_numpy(np.ascontiguousarray(part)) for name, part in parts.items()}
-    return QuantizedTensor(tuple(w.shape), w.dtype, "entropy", {}, stored)
-
-
-def _symbols(x: np.ndarray, step: float) -> tuple[float, np.ndarray]:
-    """Return the numbers of steps and how many bits they will take, side information included."""
-    symbols = np.rint(x / x.dtype.type(step)).astype(np.int32)
-    if not len(symbols):
-        return 0.0, symbols
-    low = int(symbols.min())
-    counts = np.bincount(symbols - low)
-    distinct = np.count_nonzero(counts)
-    side = 8 * (8 + distinct * (4 if max(-low, low + len(counts)) < 2**15 else 6))
-    segments = -(-len(x) // (2 * SEGMENT))
-    return entropy.bits_of(counts[counts > 0]) + side + segments * 64, symbols
-
-
 def _decode_polar(one: QuantizedTensor, start: int, stop: int, wide: Any) -> torch.Tensor:
     magnitude, phase = one.settings["magnitude"], one.settings["phase"]
     codes = _unpack(one.parts["codes"], magnitude + phase, start, stop)
@@ -290,18 +251,28 @@ def _decode_int8(one: QuantizedTensor, start: int, stop: int, wide: Any) -> torc
 
 
 def _decode_entropy(one: QuantizedTensor, start: int, stop: int, wide: Any) -> torch.Tensor:
-    table = one.parts["frequencies"].numpy().view(np.uint16)
-    coder, lengths = entropy.Coder(table), one.parts["lengths"].numpy().astype(np.int64)
-    ends, words = np.cumsum(lengths), one.parts["codes"].numpy().view(np.uint32)
-    values = np.concatenate([np.empty(0, np.int64), one.parts["symbols"].numpy()])
-    found = []
-    for segment in range(start // SEGMENT, -(-stop // SEGMENT)):
-        first = segment * SEGMENT
-        code = words[ends[segment] - lengths[segment] : ends[segment]]
-        index = coder.decode(code, 2 * (min(stop, first + SEGMENT) - first))
-        found.append(values[index[2 * max(start - first, 0) :]])
-    scaled = np.concatenate(found) * one.parts["step"].item()
-    return torch.view_as_complex(torch.from_numpy(scaled).to(wide.to_real()).reshape(-1, 2))
+    parts = {name: part.numpy() for name, part in one.parts.items()}
+    found = torch.from_numpy(entropy.decode(parts, 2 * start, 2 * stop))
+    return torch.view_as_complex(found.to(wide.to_real()).reshape(-1, 2))
+
+
+def _expected(one: QuantizedTensor) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that a quantised tensor's parts must have for its decoder to stay within them."""
+    elements = math.prod(one.shape)
+    values = elements if one.dtype.is_complex else -(-elements // 2)
+    if one.scheme == "entropy":
+        lengths = one.parts["lengths"]
+        return {
+            "codes": (int(lengths.sum()),), "lengths": (-(-2 * values // entropy.SEGMENT),),
+            "frequencies": tuple(one.parts["symbols"].shape), "step": (1,),
+        }  # fmt: skip
+    scales = {"scales": (-(-values // one.settings["block"]),)}
+    if one.scheme == "int8":
+        return {"codes": (values, 2), **scales}
+    magnitude = one.settings["magnitude"]
+    if "levels" in one.parts:
+        scales["levels"] = (1 << magnitude,)
+    return {"codes": (-(-values * (magnitude + one.settings["phase"]) // 8),), **scales}
 
 
 _DECODERS = {"polar": _decode_polar, "int8": _decode_int8, "entropy": _decode_entropy}
@@ -333,19 +304,16 @@ def _scales(
         block = row if row >= LEAST_BLOCK else USUAL_BLOCK
     block = min(block, max(len(values), 1))
     parts = torch.view_as_real(torch.nn.functional.pad(values, (0, -len(values) % block))).reshape(-1, 2 * block)
-    wide = torch.linalg.vector_norm(parts, math.inf if largest else 2, dim=1, dtype=torch.float64)
-    if largest:
-        wide = wide / 127
-    else:
-        last = len(values) - (len(parts) - 1) * block
-        held = torch.full_like(wide, block)
-        held[-1:] = max(last, 1)
-        wide = wide / held.sqrt()
-    if bool(((wide > 0) & (wide < SMALLEST)).any() or (wide > 1 / SMALLEST).any()):
+    top = torch.linalg.vector_norm(parts, math.inf, dim=1, dtype=torch.float64)
+    if bool(((top > 0) & (top < SMALLEST)).any() or (top > 1 / SMALLEST).any()):
         raise ArgumentError(
             f"w has blocks of values of a size beyond {SMALLEST:.0e} to {1 / SMALLEST:.0e}; rescale it first"
         )
-    return block, wide.to(torch.bfloat16)
+    if largest:
+        return block, (top / 127).to(torch.bfloat16)
+    held = torch.full_like(top, block)
+    held[-1:] = max(len(values) - (len(parts) - 1) * block, 1)
+    return block, (torch.linalg.vector_norm(parts, dim=1, dtype=torch.float64) / held.sqrt()).to(torch.bfloat16)
 
 
 def _each(scales: torch.Tensor, block: int, start: int, stop: int, *, decode: bool = False) -> torch.Tensor:

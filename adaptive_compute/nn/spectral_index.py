@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..core.errors import ArgumentError
+from ..core.errors import ArgumentError, ShapeError
 
 PANEL = 1024  # leading frequencies; 64 vectors of as many complex64 fill half a MiB of cache
 ESCAPE = 255
@@ -56,6 +56,9 @@ class SpectralIndex:
     ) -> None:  # fmt: skip
         self.shape, self.panel, self.bitmap = shape, panel, bitmap
         self.counts, self.codes, self.sizes = counts, codes, sizes
+        panels = -(-shape[0] // panel) if panel > 0 else -1
+        if not len(counts) == len(sizes) == panels or int(sizes.sum()) != len(codes):
+            raise ShapeError(f"counts, sizes and codes do not fit {panels} panels of a spectrum {shape}")
         self._begins = [0, *torch.cumsum(counts.cpu(), 0).tolist()]
         self._bytes = [0, *torch.cumsum(sizes.cpu(), 0).tolist()]
         self._decoded: dict[int, Panel] = {}
@@ -83,7 +86,8 @@ class SpectralIndex:
         length = gaps // ESCAPE + 1
         ends = torch.cumsum(length, 0)
         edges = torch.cumsum(counts, 0)
-        bytes_at = torch.cat([ends.new_zeros(1), torch.where(edges > 0, ends[(edges - 1).clamp(min=0)], 0)])
+        before = torch.cat([ends.new_zeros(1), ends])  # bytes of the first places, of none to all
+        bytes_at = torch.cat([ends.new_zeros(1), before[edges]])
         total = int(bytes_at[-1])
         if 8 * total <= leading * last:
             codes = torch.full((total,), ESCAPE, dtype=torch.uint8, device=places.device)
@@ -130,6 +134,10 @@ class SpectralIndex:
         first = number * self.panel
         size = min(self.panel, leading - first)
         within = self.within(number)
+        if len(within) != self._begins[number + 1] - self._begins[number] or (
+            len(within) and int(within[-1]) >= size * last
+        ):
+            raise ShapeError(f"codes of panel {number} are damaged: they do not name as many places as it keeps")
         row = (within % size).to(torch.int32)
         column = torch.div(within, size, rounding_mode="floor", out=within)
         starts = torch.searchsorted(column, torch.arange(last + 1, device=column.device), out_int32=True)

@@ -7,8 +7,10 @@ result. That is the dense product's value at the cost of the kept coefficients.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -234,7 +236,17 @@ def _compressed(
 ) -> torch.Tensor:  # fmt: skip
     shape = (len(panel.starts) - 1, panel.size) if shape is None else shape
     starts, columns = panel.starts if starts is None else starts, panel.leading if columns is None else columns
-    return torch.sparse_csr_tensor(starts, columns, values, shape, device=values.device)
+    _hush()
+    return torch.sparse_csr_tensor(starts, columns, values, shape, device=values.device, check_invariants=False)
+
+
+@lru_cache(maxsize=1)
+def _hush() -> None:
+    """Have torch say once, to nobody, that these matrices are new: whose warnings are errors could not multiply."""
+    none = torch.empty(0, dtype=torch.int32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.sparse_csr_tensor(none.new_zeros(1), none, torch.empty(0), (0, 0), check_invariants=False)
 
 
 def _numpy(x: torch.Tensor) -> np.ndarray:
