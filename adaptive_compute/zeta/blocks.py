@@ -213,7 +213,7 @@ def _told(samples: spectral.Samples, at: float) -> bool:
     return abs(value) > probe.budget(samples.base + at) and (value > 0) == (sample > 0)
 
 
-CPU = Finder(find, 1 << 15, 1 << 10)
+CPU = Finder(find, 1 << 16, 1 << 10)
 
 
 def gram_coordinate(first: Height, offsets: np.ndarray) -> tuple[int, np.ndarray]:

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -76,6 +76,13 @@ def _place(device: str | None, first: Height) -> int | None:
 KERNEL = "finufft-1"  # of the transforms on the CPU
 
 
+class _Begun(NamedTuple):
+    """A block to come, and N at its end."""
+
+    block: Future | None
+    closing: Future
+
+
 class _Pool:
     """Threads of which each computes with one thread, and that take what they are given in order."""
 
@@ -95,19 +102,27 @@ class _Pool:
         with using(threads=1, kernel=KERNEL):
             return function(*arguments)
 
-    def begin(self, number: int, ends: tuple[Height, Height], closing: Future) -> tuple[Future, Future]:
-        """Begin a block; returns the block to come, and N at its end."""
+    def begin(self, number: int, ends: tuple[Height, Height], before: _Begun, store: Checkpoint | None) -> _Begun:
+        """Begin the block that follows another one; it is kept in the store as soon as both are done."""
         looked = [
             (windows, self.submit(self.finder.find, windows, sign.OVERSAMPLING, False))
             for windows in _blocks.groups(*ends, self.finder)
         ]
-        following = self.submit(_blocks.closing, ends[1])
-        return self.submit(self._close, number, ends, looked, (closing, following)), following
+        closing = self.submit(_blocks.closing, ends[1])
+        return _Begun(self.submit(self._close, number, ends, looked, before, closing, store), closing)
 
-    def _close(self, number: int, ends: tuple[Height, Height], looked: list, closings: tuple[Future, Future]) -> Block:
-        # What is waited for was given to the threads before this.
+    def _close(
+        self, number: int, ends: tuple[Height, Height], looked: list, before: _Begun, closing: Future,
+        store: Checkpoint | None,
+    ) -> Block:  # fmt: skip
+        # All that is waited for was given to the threads earlier, and they take it in order.
         found = [(windows, parts.result()) for windows, parts in looked]
-        return _blocks.close(number, *ends, found, tuple(c.result() for c in closings), self.finder)
+        block = _blocks.close(number, *ends, found, (before.closing.result(), closing.result()), self.finder)
+        if store is not None:
+            if before.block is not None:
+                before.block.result()
+            store.append(block)
+        return block
 
     def __enter__(self) -> _Pool:
         return self
@@ -132,8 +147,8 @@ def zeros(
         Threads to compute with; default all. The result does not depend on it.
     device : str, optional
         ``"cpu"`` or a GPU such as ``"cuda:0"``, which needs CuPy. Default: where the router runs a window's transform,
-        and for a run that goes on, where it began: zeros found on another device differ in their last bits. On a GPU
-        they may do so from run to run, because its transforms add in no fixed order.
+        and for a run that goes on, where it began: zeros found on another device differ in their last bits. The same
+        GPU gives the same bits in every run.
     block : int, optional
         Zeros of a block, about; at least 1000. Default 2^18, and 2^21 on a GPU.
 
@@ -194,21 +209,16 @@ def _hunt(
     if done == len(plan):
         return
     with _Pool(threads if gpu is None else min(threads, GPU_THREADS), gpu) as pool:
-        closing = pool.submit(_blocks.closing, plan[done][0])
+        begun = _Begun(None, pool.submit(_blocks.closing, plan[done][0]))
         coming: deque[Future] = deque()
         for number in range(done, len(plan)):
-            block, closing = pool.begin(number, plan[number], closing)
-            coming.append(block)
+            begun = pool.begin(number, plan[number], begun, store)
+            assert begun.block is not None
+            coming.append(begun.block)
             if len(coming) > AHEAD:
-                yield _kept(coming.popleft().result(), store)
+                yield coming.popleft().result()
         while coming:
-            yield _kept(coming.popleft().result(), store)
-
-
-def _kept(found: Block, store: Checkpoint | None) -> Block:
-    if store is not None:
-        store.append(found)
-    return found
+            yield coming.popleft().result()
 
 
 @dataclass

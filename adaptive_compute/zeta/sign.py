@@ -21,7 +21,7 @@ from .spectral import MARGIN, Samples, chebyshev_fit
 TAPS = 20  # samples that a cell's polynomial is made of
 DEGREE = 11
 PIECE = 1024  # columns of a product: BLAS does so few in the calling thread
-CHUNK = 2048  # cells worked on at a time: their polynomials fit in the second-level cache
+CHUNK = 8192  # cells worked on at a time: with fewer, Python takes longer; with more, the cache is left
 OVERSAMPLING = 4.0
 ALLOWED = 0.3  # of the value, against a slope over twelve cells
 STEEP = 18.0  # slope over twelve cells, as a multiple of the value, with which a tangent crosses zero within a cell
