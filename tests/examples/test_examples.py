@@ -9,14 +9,17 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-NEEDS = {"radial_mri": ("matplotlib", "mrinufft"), "sparse_transformer": ("matplotlib", "torch", "transformers")}
+NEEDS = {
+    "radial_mri": ("matplotlib", "mrinufft"), "sparse_transformer": ("matplotlib", "torch", "transformers"),
+    "phase_learning": ("matplotlib", "torch"), "relations": ("matplotlib", "torch"),
+}  # fmt: skip
 NAMES = sorted(p.stem for p in EXAMPLES.glob("*.py") if p.stem != "picture")
 
 
 def test_the_list_is_whole():
     listed = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     assert all(f"`{name}.py`" in listed for name in NAMES)
-    assert len(NAMES) == 5
+    assert len(NAMES) == 7
 
 
 @pytest.mark.parametrize("name", NAMES)
