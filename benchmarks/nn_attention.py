@@ -1,6 +1,6 @@
 """Time and memory of the layers that claim to grow like N log N or less, from 1,024 to 65,536 positions.
 
-    python -m benchmarks.nn_attention [--device cuda:0] [--dim 64] [--save]
+    python -m benchmarks.nn_attention [--device cuda:0] [--dim 64] [--save] [--methods]
 
 Forward and backward of one sequence; medians. The slope is that of a line through log time over log length, and for
 memory through log peak bytes. On a processor the peak is what the process holds above what it held before, in a process
@@ -26,7 +26,7 @@ import torch
 
 import adaptive_compute as ac
 from adaptive_compute import nn
-from adaptive_compute.core.errors import NoProfileWarning
+from adaptive_compute.core.errors import AdaptiveError, NoProfileWarning
 from adaptive_compute.nn.headed import Headed
 from benchmarks.record import machine
 
@@ -44,7 +44,7 @@ class Fused(Headed):
         return self.join(torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True))
 
 
-def layers(dim: int, cuda: bool) -> dict[str, Callable[[], torch.nn.Module]]:
+def layers(dim: int) -> dict[str, Callable[[], torch.nn.Module]]:
     longest = LENGTHS[-1]
     return {
         "SpectralAttention, 32 modes, products": lambda: nn.SpectralAttention(dim, method="direct"),
@@ -84,7 +84,9 @@ def case(
     warnings.simplefilter("ignore", NoProfileWarning)
     torch.manual_seed(0)
     dtype, device = getattr(torch, options.dtype), torch.device(options.device)
-    layer = make().to(device, dtype)
+    layer = make()
+    dtype = torch.float32 if isinstance(layer, nn.FrequencyAttention) else dtype  # there is no complex half precision
+    layer = layer.to(device, dtype)
     small = torch.randn(1, LENGTHS[0], options.dim, device=device, dtype=dtype, requires_grad=True)
     once(layer, small)  # libraries are loaded, threads started
     x = torch.randn(1, length, options.dim, device=device, dtype=dtype, requires_grad=True)
@@ -123,6 +125,35 @@ def slope(lengths: list[int], values: list[float]) -> float:
     return statistics.linear_regression([math.log(n) for n in lengths], [math.log(v) for v in values]).slope
 
 
+def write(figures: dict[str, Any], options: argparse.Namespace) -> None:
+    """Write the record so far where the options say."""
+    cuda = options.device != "cpu"
+    record = {
+        "benchmark": "nn_attention",
+        "command": f"python -m benchmarks.nn_attention --device {options.device} --dim {options.dim} "
+        f"--dtype {options.dtype} --rounds {options.rounds}",
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine() | ({"gpu": torch.cuda.get_device_name(0)} if cuda else {}),
+        "figures": figures,
+    }
+    name = f"nn-attention-{'cuda' if cuda else f'{len(os.sched_getaffinity(0))}-core-cpu'}.json"
+    target = Path(__file__).parent / "results" / name if options.save else options.output
+    if target is not None:
+        target.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def methods(options: argparse.Namespace) -> None:
+    """Print where NUFFTs and products cross, by modes and length."""
+    for form in (nn.SpectralAttention, nn.CausalSpectralAttention):
+        for length in (1024, 8192, 65536):
+            for modes in (16, 32, 64, 128, 256, 512):
+                found = {}
+                for method in ("direct", "nufft") if form is nn.SpectralAttention else ("direct",):
+                    made = case(lambda: form(options.dim, modes=modes, method=method), length, options, options.rounds)
+                    found[method] = f"{1e3 * made['seconds']:.1f} ms {made['bytes'] / 2**20:.0f} MiB"
+                print(form.__name__, length, modes, found, flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cpu")
@@ -132,10 +163,13 @@ def main() -> None:
     parser.add_argument("--only", default="", help="layers whose name has this in it")
     parser.add_argument("--output", type=Path, help="write the record here")
     parser.add_argument("--save", action="store_true", help="write the record to benchmarks/results/")
+    parser.add_argument("--methods", action="store_true", help="compare the ways to spread and gather instead")
     options = parser.parse_args()
+    if options.methods:
+        return methods(options)
     cuda = options.device != "cpu"
     figures: dict[str, Any] = {}
-    for name, make in layers(options.dim, cuda).items():
+    for name, make in layers(options.dim).items():
         if options.only not in name:
             continue
         rows: dict[int, Any] = {}
@@ -144,7 +178,7 @@ def main() -> None:
                 break
             try:
                 rows[length] = (case if cuda else in_a_process)(make, length, options, options.rounds)
-            except (RuntimeError, AttributeError) as error:
+            except (RuntimeError, AdaptiveError) as error:
                 print(f"{name} at {length}: {error}", flush=True)
                 break
         if len(rows) < 2:
@@ -164,18 +198,7 @@ def main() -> None:
             f"(from {lengths[2] if len(lengths) > 2 else lengths[0]} on)",
             flush=True,
         )
-    record = {
-        "benchmark": "nn_attention",
-        "command": f"python -m benchmarks.nn_attention --device {options.device} --dim {options.dim} "
-        f"--dtype {options.dtype} --rounds {options.rounds}",
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine() | ({"gpu": torch.cuda.get_device_name(0)} if cuda else {}),
-        "figures": figures,
-    }
-    name = f"nn-attention-{'cuda' if cuda else f'{len(os.sched_getaffinity(0))}-core-cpu'}.json"
-    target = Path(__file__).parent / "results" / name if options.save else options.output
-    if target is not None:
-        target.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write(figures, options)
 
 
 if __name__ == "__main__":
