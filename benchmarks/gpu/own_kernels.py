@@ -80,7 +80,20 @@ def tiles() -> None:
             close(out, scores.softmax(-1) @ v.double(), 2e-2)
 
 
-PARTS: dict[str, Callable[[], None]] = {"expressions": expressions, "norms": norms, "sums": sums, "tiles": tiles}
+def spectra() -> None:
+    for shape, axes in (((7, 33), (0, 1)), ((300, 9), (1,)), ((5, 6, 17, 3), (1, 2)), ((1025,), (0,))):
+        x = torch.randn(shape, device=DEVICE, dtype=torch.complex64)
+        for kernel, odd in itertools.product(("torch", "cupy"), (0, 1)):
+            lengths = [shape[axis] for axis in axes]
+            lengths[-1] = 2 * (lengths[-1] - 1) + odd
+            expected = np.fft.irfftn(x.cpu().numpy().astype(complex), lengths, axes)
+            with ac.using(kernel=kernel, device=DEVICE):
+                close(ac.irfftn(x, lengths, axes), torch.from_numpy(expected).to(DEVICE), 1e-6)
+
+
+PARTS: dict[str, Callable[[], None]] = {
+    "expressions": expressions, "norms": norms, "sums": sums, "tiles": tiles, "spectra": spectra
+}  # fmt: skip
 
 
 def main() -> None:

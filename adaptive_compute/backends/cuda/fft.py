@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from ...core.operation import Request
@@ -15,6 +16,7 @@ from ..base import Kernel
 from . import memory, stream
 from .array import cupy_follows, stream_pointer
 from .device import DTYPES, dtype_of, index_of, needs
+from .hermitian import Hermitian
 
 # CUFFT's numbers for the kinds of transform, by (kind, working precision).
 _TYPES = {
@@ -93,14 +95,15 @@ class TorchFFT(Kernel):
         lazy = p.kind == "r2c" and not p.forward  # torch leaves the conjugate to be taken later, which is no result yet
         real = p.kind == "c2r" and self.device != "cpu"
         fit = fits(p, request.first.shape)
+        mend = _mender(request, p, index_of(self.device)) if real else None
 
         def run(x: Any) -> Any:
             if x.dtype is not dtype:
                 x = x.to(dtype)
-            if real:
+            if mend is not None:
                 for axis, n in fit:
                     x = _fitted(x, axis, n)
-                x = hermitian_(x.resolve_conj().clone(), p)
+                x = mend(x.resolve_conj().clone(memory_format=torch.contiguous_format))
             result = function(x, lengths, axes, norm)
             return result.resolve_conj() if lazy else result
 
@@ -164,6 +167,7 @@ class CufftPlan(memory.GuardedPlan):
         source = list(request.first.shape)
         for axis, n in self._fit:
             source[axis] = n
+        self._mend = _mender(request, p, index)
         self._layout = _layout(tuple(source), self.shape, p)
         total = math.prod(p.lengths)
         self._factor = {NONE: None, FULL: 1 / total}.get(p.scale, total**-0.5)
@@ -185,7 +189,7 @@ class CufftPlan(memory.GuardedPlan):
         # one is that of conjugated values.
         p = self.params
         if p.kind == "c2r":
-            x = hermitian_(x.conj_physical() if p.forward else x.clone(), p)
+            x = self._mend(x.conj_physical() if p.forward else x.clone())
         result = torch.empty(self.shape, dtype=self.result_dtype, device=x.device)
         with self._lock, cupy_follows(self.index):
             self._handle().fft(_Pointer(x.data_ptr()), _Pointer(result.data_ptr()), self._direction)
@@ -236,6 +240,16 @@ def fits(p: FFTParams, shape: Sequence[int]) -> list[tuple[int, int]]:
     if p.kind == "c2r":
         needed[-1] = needed[-1] // 2 + 1
     return [(axis, n) for axis, n in zip(p.axes, needed) if shape[axis] != n]
+
+
+def _mender(request: Request, p: FFTParams, index: int) -> Callable[[Any], Any]:
+    """Return what makes contiguous operands what they stand for, by one kernel where there is a compiler for it."""
+    if p.kind != "c2r" or needs("cupy") is not True:
+        return partial(hermitian_, p=p)
+    shape = list(request.first.shape)
+    for axis, n in fits(p, shape):
+        shape[axis] = n
+    return Hermitian(shape, p, WORKING.get(request.first.dtype, "float64") == "float64", index)
 
 
 def hermitian_(x: Any, p: FFTParams) -> Any:
