@@ -142,8 +142,11 @@ gated_gradient(Element* dz, long long dz_channel, long long dz_batch, float2* pa
             u[r] = weighted(first[spot<P>(i, P * r)], r);
             g[r] = weighted(second[spot<P>(i, P * r)], r);
         }
-        forward<N, true>(u, where, angles, anew(i));
-        forward<N, true>(g, where, angles, anew(i));
+#pragma unroll 1
+        for (int n = 0; n < 2; n++) {  // the code once: a multiprocessor waits for instructions that its cache lacks
+            forward<N, true>(u, where, angles, anew(i));
+            swap(u, g);
+        }
 #pragma unroll
         for (int r = 0; r < 16; r++) {
             TOTAL(r) = plus(TOTAL(r), times_conjugate(g[r], u[r]));
@@ -151,10 +154,12 @@ gated_gradient(Element* dz, long long dz_channel, long long dz_batch, float2* pa
             u[r] = times(u[r], f);
             g[r] = times_conjugate(g[r], f);
         }
-        inverse<N, true>(u, where, angles, anew(i));
-        where.wait<P>();  // its last step read from everywhere, and the next transform's first writes near by
-        inverse<N, true>(g, where, angles, anew(i));
-        where.wait<P>();
+#pragma unroll 1
+        for (int n = 0; n < 2; n++) {
+            inverse<N, true>(u, where, angles, anew(i));
+            where.wait<P>();  // its last step read from everywhere, and the next transform's first writes near by
+            swap(u, g);
+        }
 #pragma unroll
         for (int r = 0; r < 16; r++) {
             first[spot<P>(i, P * r)] = real_part(u[r], r);

@@ -246,6 +246,15 @@ template <int M> DEVICE int frequency(int i, int r) {
 DEVICE float2 weighted(float x, int r) { return make_float2(x * cosine(r), -x * sine(r)); }
 DEVICE float real_part(float2 a, int r) { return a.x * cosine(r) - a.y * sine(r); }  // of a, weighted the other way
 
+DEVICE void swap(float2 (&a)[16], float2 (&b)[16]) {
+#pragma unroll
+    for (int r = 0; r < 16; r++) {
+        float2 x = a[r];
+        a[r] = b[r];
+        b[r] = x;
+    }
+}
+
 // A real value's place in shared memory, so that packs of four and runs of single values are both free of conflicts
 DEVICE int spot(int t) { return t ^ (((t >> 5) & 1) << 2); }
 
