@@ -7,6 +7,7 @@ the same stream, by the address alone; nothing is copied and the host does not w
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
@@ -134,7 +135,10 @@ def stream_pointer(index: int) -> int:
 def _stream(pointer: int, index: int) -> Any:
     import cupy
 
-    return cupy.cuda.ExternalStream(pointer, index)
+    with warnings.catch_warnings():
+        # CuPy 14 has another function for it, which CuPy 13 does not have.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return cupy.cuda.ExternalStream(pointer, index)
 
 
 def launch(kernel: Any, grid: tuple[int, ...], block: tuple[int, ...], arguments: Sequence[Any], index: int) -> None:
@@ -171,5 +175,5 @@ def cupy_follows(index: int) -> Iterator[None]:
     if device == index and cupy.cuda.get_current_stream().ptr == pointer:
         yield
         return
-    with cupy.cuda.Device(index), cupy.cuda.ExternalStream(pointer, index):
+    with cupy.cuda.Device(index), _stream(pointer, index):
         yield
