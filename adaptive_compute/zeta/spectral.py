@@ -29,6 +29,7 @@ from .remainder import LOWEST, bound, remainder
 from .theta import PI, TWO_PI, Development, develop, horner
 
 EPS = 1e-13
+FIT = 2e-14  # error of the polynomials on a piece, for values of magnitude one; 1.5e-14 was met
 SMALL = 1 << 18  # multiplications of a matrix product
 MARGIN = 16  # grid points beyond each end, which interpolation near the end needs
 PIECES = 16  # of the range between two changes of N, on each of which bend and remainder are polynomials
@@ -84,14 +85,14 @@ def budget(window: Window, points: int) -> float:
     """Bound the error of Z on a window: transform, rounding of phases, correction terms, arithmetic.
 
     The transform's error is taken as EPS times the sum of the coefficients' magnitudes, the phases' as 2^-53 turns in
-    each place times the largest index. Both are bounds that add up magnitudes; the error met is some hundred times
-    less.
+    each place times the largest index; FIT is that of the polynomials that stand for bend and remainder. All are
+    bounds that add up magnitudes; the error met is some hundred times less.
     """
     if not window.terms:
         return low.ERROR
     total = 2 * math.sqrt(window.terms)  # of n^-1/2
     phases = TWO_PI * (points / 2 * 2.0**-53 + 2.0**-50)
-    return 2 * total * (EPS + phases) + bound(window.base + window.first) + 1e-14
+    return 2 * total * (EPS + FIT + phases) + bound(window.base + window.first) + 2e-13
 
 
 def sample(window: Window, oversampling: float) -> Samples:

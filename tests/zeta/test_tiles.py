@@ -203,3 +203,18 @@ def test_a_cell_in_which_z_turns_twice_is_looked_into(first):
     (quick,), (every,) = sign.zeros([samples]), sign.zeros([samples], every=True)
     assert np.array_equal(quick.offsets, every.offsets)
     assert np.diff(every.offsets).min() < samples.step
+
+
+@pytest.mark.parametrize("base", [1_010, 3_000, 10**6])
+def test_pieces_stand_for_bend_and_remainder_within_their_error(base):
+    """On a whole range of one N, to the ends of the grid: sums of 1 and of i show what they are turned by."""
+    (window,) = [w for w in spectral.windows(base, 0.0, 15_000.0) if w.last - w.first > 12 * math.sqrt(base / 6.3)][:1]
+    points = 2_001
+    step = (window.last - window.first) / (points - 1)
+    around = develop(base + round((window.first + window.last) / 2), step * points / 2 + 1)
+    s = (np.arange(points) - points // 2) * step + 0.25
+    bend = s**2 * np.polyval(around.curve[::-1], s)
+    rest = remainder.remainder(around.center + s, window.terms)
+    for sums, turned in ((np.ones(points, complex), np.cos(bend)), (np.full(points, 1j), -np.sin(bend))):
+        found = spectral._turned(sums, window.terms, around, 0.25, step)
+        assert np.abs(found - 2 * turned - rest).max() < 2 * spectral.FIT
