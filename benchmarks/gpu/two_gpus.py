@@ -26,7 +26,7 @@ NBYTES = 1 << 28
 
 
 def rate(call: Any) -> float:
-    """Return bytes a second of a call that moves NBYTES, between moments when every GPU is idle, once memory is locked."""
+    """Return bytes a second of a call that moves NBYTES between moments when every GPU is idle, after a few of them."""
     seconds = []
     for _ in range(11):
         for index in range(torch.cuda.device_count()):
