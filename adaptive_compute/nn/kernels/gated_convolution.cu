@@ -59,7 +59,7 @@ filter_gradient(float* out, const float2* partial, int channels, int taps, int g
 // out = x1 (h * (x2 v)), where x1, x2, v are the short convolution of z
 extern "C" __global__ void __launch_bounds__(P * S, RESIDENT_FORWARD)
 gated(Element* out, long long out_channel, long long out_batch, const Element* z, long long z_channel,
-      long long z_batch, const float* weight, const float2* filter, int channels, int length, int packed) {
+      long long z_batch, const float* weight, const float2* filter, int channels, int length) {
     BLOCK
     const int item = blockIdx.y;
     const Rows rows = {z, z_channel, z_batch, weight};
@@ -70,7 +70,7 @@ gated(Element* out, long long out_channel, long long out_batch, const Element* z
         for (int m = 0; m < 2; m++) {
             int t = 8 * (i + P * m);
             float x[8];
-            gate_in(a, b, t, length, packed, x);
+            gate_in(a, b, t, length, x);
             stage8(real, t, x);
         }
     }
@@ -92,8 +92,8 @@ gated(Element* out, long long out_channel, long long out_batch, const Element* z
         int t = 8 * (i + P * m);
         float x[8];
         unstage8(real, t, x);
-        gate_out(gate, t, length, packed, x);
-        if (kept) store8(out + channel * out_channel + item * out_batch, t, length, packed, x);
+        gate_out(gate, t, length, x);
+        if (kept) store8(out + channel * out_channel + item * out_batch, t, length, x);
     }
 }
 
@@ -102,7 +102,7 @@ gated(Element* out, long long out_channel, long long out_batch, const Element* z
 extern "C" __global__ void __launch_bounds__(P * S, RESIDENT_BACKWARD)
 gated_gradient(Element* dz, long long dz_channel, long long dz_batch, float2* partial, float* sums, const Element* dout,
                long long out_channel, long long out_batch, const Element* z, long long z_channel, long long z_batch,
-               const float* weight, const float2* filter, int channels, int length, int items, int packed) {
+               const float* weight, const float2* filter, int channels, int length, int items) {
     BLOCK
     const Rows rows = {z, z_channel, z_batch, weight};
     float *first = (float*)where.shared, *second = first + N;
@@ -128,10 +128,10 @@ gated_gradient(Element* dz, long long dz_channel, long long dz_batch, float2* pa
             for (int m = 0; m < 2; m++) {
                 int t = 8 * (i + P * m);
                 float x[8];
-                gate_in(a, b, t, length, packed, x);
+                gate_in(a, b, t, length, x);
                 stage8(first, t, x);
-                read<8>(g_row, t, length, packed, x);
-                gate_out(gate, t, length, packed, x);
+                read<8>(g_row, t, length, x);
+                gate_out(gate, t, length, x);
                 stage8(second, t, x);
             }
         }
@@ -184,7 +184,7 @@ gated_gradient(Element* dz, long long dz_channel, long long dz_batch, float2* pa
                 y[n] = first[spot(t + n)];
                 du[n] = second[spot(t + n)];
             }
-            gate_gradient(parts, g_row, out, t, length, packed, kept, y, du, sum);
+            gate_gradient(parts, g_row, out, t, length, kept, y, du, sum);
         }
     }
     if (kept)

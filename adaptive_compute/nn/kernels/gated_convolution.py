@@ -66,8 +66,8 @@ def fused_gated_convolution(z: Any, short: Any, h: Any, skip: Any = None) -> Any
 class Plan:
     """The kernels of one length, and how each is started."""
 
-    def __init__(self, points: int, element: int, taps: int, device: int) -> None:
-        constants = {"LENGTH": points, "ELEMENT": element, "TAPS": taps, **CONSTANTS}
+    def __init__(self, points: int, element: int, taps: int, device: int, packed: bool) -> None:
+        constants = {"LENGTH": points, "ELEMENT": element, "TAPS": taps, "PACKED": int(packed), **CONSTANTS}
         self._launch: Launch = launcher(FILES, constants, device)
         self.points, self._side = points, points // 16
         self._threads = max(self._side, 128)
@@ -92,23 +92,23 @@ class Plan:
 
 
 @lru_cache(maxsize=64)
-def plan_of(points: int, element: int, taps: int, device: int) -> Plan | by_steps.Plan:
-    """Return the kernels for a number of points, an element type and a number of short taps."""
-    return (Plan if points <= WITHIN else by_steps.Plan)(points, element, taps, device)
+def plan_of(points: int, element: int, taps: int, device: int, packed: bool) -> Plan | by_steps.Plan:
+    """Return the kernels for a number of points, an element type, a number of short taps, and packed rows or others."""
+    return (Plan if points <= WITHIN else by_steps.Plan)(points, element, taps, device, packed)
 
 
-def forward(plan: Plan, z: Any, weights: Any, h: Any, skip: Any, packed: bool) -> Any:
+def forward(plan: Plan, z: Any, weights: Any, h: Any, skip: Any) -> Any:
     """Return the gated convolution (dim, batch, length)."""
     dim, (batch, length) = h.shape[0], z.shape[1:]
     out = torch.empty((dim, batch, length), dtype=z.dtype, device=z.device)
     plan.start(
         "gated", dim, batch, 0, out, out.stride(0), out.stride(1), z, z.stride(0), z.stride(1), weights,
-        plan.spectrum(h, skip), dim, length, int(packed),
+        plan.spectrum(h, skip), dim, length,
     )  # fmt: skip
     return out
 
 
-def backward(plan: Plan, z: Any, weights: Any, h: Any, skip: Any, grad: Any, packed: bool) -> tuple[Any, Any, Any]:
+def backward(plan: Plan, z: Any, weights: Any, h: Any, skip: Any, grad: Any) -> tuple[Any, Any, Any]:
     """Return the gradients of z, of the short convolution's weights (in parts, to be added up) and of h."""
     dim, (batch, length) = h.shape[0], z.shape[1:]
     groups = parts(batch, max(BLOCKS // plan.width(dim), 1))
@@ -116,7 +116,7 @@ def backward(plan: Plan, z: Any, weights: Any, h: Any, skip: Any, grad: Any, pac
     partial, sums = h.new_empty((groups, dim, plan.points, 2)), h.new_empty((groups, *weights.shape))
     plan.start(
         "gated_gradient", dim, groups, 128, of_z, of_z.stride(0), of_z.stride(1), partial, sums, grad, grad.stride(0),
-        grad.stride(1), z, z.stride(0), z.stride(1), weights, plan.spectrum(h, skip), dim, length, batch, int(packed),
+        grad.stride(1), z, z.stride(0), z.stride(1), weights, plan.spectrum(h, skip), dim, length, batch,
     )  # fmt: skip
     of_h = torch.empty_like(h)
     plan.start("filter_gradient", dim, 1, 0, of_h, partial, dim, h.shape[1], groups)
@@ -128,18 +128,17 @@ def parts(items: int, most: int) -> int:
     return -(-items // -(-items // most))
 
 
-def _plan(z: Any, short: Any) -> Any:
+def _plan(z: Any, short: Any, packed: bool) -> Any:
     points = max(1 << (z.shape[2] - 1).bit_length(), SHORTEST)
-    return plan_of(points, ELEMENTS[z.dtype], short.shape[1], z.device.index or 0)
+    return plan_of(points, ELEMENTS[z.dtype], short.shape[1], z.device.index or 0, packed)
 
 
 def _rows(x: Any) -> tuple[Any, bool]:
-    """Return a tensor (rows, batch, length) that lies along time, and whether it may be read 16 bytes at a time."""
+    """Return a tensor (rows, batch, length) that lies along time, and whether eight elements may be read at a time."""
     if x.stride(2) != 1 and x.shape[2] > 1:
         x = x.contiguous()
-    pack = 16 // x.itemsize
     strides = [x.stride(axis) for axis in (0, 1) if x.shape[axis] > 1]
-    return x, x.data_ptr() % 16 == 0 and all(stride % pack == 0 for stride in (*strides, x.shape[2]))
+    return x, x.data_ptr() % 16 == 0 and all(n % 8 == 0 for n in (*strides, x.shape[2]))
 
 
 class _Fused(torch.autograd.Function):  # type: ignore[misc]
@@ -148,21 +147,21 @@ class _Fused(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, z: Any, short: Any, h: Any, skip: Any) -> Any:
         ctx.save_for_backward(z, short, h, skip)
-        plan = _plan(z, short)
         z, packed = _rows(z)
+        plan = _plan(z, short, packed)
         run = forward if isinstance(plan, Plan) else by_steps.forward
-        return run(plan, z, *_narrow(short, h, skip), packed)
+        return run(plan, z, *_narrow(short, h, skip))
 
     @staticmethod
     def backward(ctx: Any, grad: Any) -> tuple[Any, ...]:
         z, short, h, skip = ctx.saved_tensors
         if torch.is_grad_enabled():  # a gradient of this gradient is wanted
             return _again(ctx, grad, z, short, h, skip)
-        plan = _plan(z, short)
         z, packed = _rows(z)
         grad, also = _rows(grad)
+        plan = _plan(z, short, packed and also)
         run = backward if isinstance(plan, Plan) else by_steps.backward
-        of_z, sums, of_h = run(plan, z, *_narrow(short, h, skip), grad, packed and also)
+        of_z, sums, of_h = run(plan, z, *_narrow(short, h, skip), grad)
         of_skip = None if skip is None else of_h[None, :, 0].to(skip.dtype)
         return of_z, sums.sum(0).to(short.dtype), of_h[None].to(h.dtype), of_skip
 

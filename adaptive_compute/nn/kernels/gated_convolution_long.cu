@@ -113,8 +113,7 @@ filter_back(float* out, const float2* matrix, int taps) {
 // Matrices of x2 v, and, where dout is given, of dout x1
 extern "C" __global__ void __launch_bounds__(WIDTH * HIGH, 1024 / (WIDTH * HIGH))
 gated_in(float2* out, float2* second, const Element* dout, long long out_channel, long long out_batch,
-         const Element* z, long long z_channel, long long z_batch, const float* weight, int channels, int length,
-         int packed) {
+         const Element* z, long long z_channel, long long z_batch, const float* weight, int channels, int length) {
     COLUMN_BLOCK
     const int channel = blockIdx.x / TILES % channels, item = blockIdx.x / TILES / channels;
     const Rows rows = {z, z_channel, z_batch, weight};
@@ -125,7 +124,7 @@ gated_in(float2* out, float2* second, const Element* dout, long long out_channel
 #pragma unroll 1
         for (int m = 0; m < 2; m++) {
             float x[8];
-            gate_in(a, b, position(m), length, packed, x);
+            gate_in(a, b, position(m), length, x);
             stage8(real, 8 * run(m), x);
         }
     }
@@ -138,8 +137,8 @@ gated_in(float2* out, float2* second, const Element* dout, long long out_channel
 #pragma unroll 1
     for (int m = 0; m < 2; m++) {
         float x[8];
-        read<8>(dout + channel * out_channel + item * out_batch, position(m), length, packed, x);
-        gate_out(gate, position(m), length, packed, x);
+        read<8>(dout + channel * out_channel + item * out_batch, position(m), length, x);
+        gate_out(gate, position(m), length, x);
         stage8(real, 8 * run(m), x);
     }
     __syncthreads();
@@ -200,7 +199,7 @@ gradient_rows(float2* us, float2* gs, float2* filters, int channels, int items) 
 // x1 times what the matrices stand for
 extern "C" __global__ void __launch_bounds__(WIDTH * HIGH, 1024 / (WIDTH * HIGH))
 gated_back(Element* out, long long out_channel, long long out_batch, const float2* matrices, const Element* z,
-           long long z_channel, long long z_batch, const float* weight, int channels, int length, int packed) {
+           long long z_channel, long long z_batch, const float* weight, int channels, int length) {
     COLUMN_BLOCK
     const int channel = blockIdx.x / TILES % channels, item = blockIdx.x / TILES / channels;
     const Rows rows = {z, z_channel, z_batch, weight};
@@ -215,8 +214,8 @@ gated_back(Element* out, long long out_channel, long long out_batch, const float
     for (int m = 0; m < 2; m++) {
         float x[8];
         unstage8(real, 8 * run(m), x);
-        gate_out(gate, position(m), length, packed, x);
-        store8(out + channel * out_channel + item * out_batch, position(m), length, packed, x);
+        gate_out(gate, position(m), length, x);
+        store8(out + channel * out_channel + item * out_batch, position(m), length, x);
     }
 }
 
@@ -236,7 +235,7 @@ sequences(float* out, const float2* matrices) {
 extern "C" __global__ void __launch_bounds__(128, 5)
 gated_gradient(Element* dz, long long dz_channel, long long dz_batch, float* sums, const float* ys, const float* dus,
                const Element* dout, long long out_channel, long long out_batch, const Element* z, long long z_channel,
-               long long z_batch, const float* weight, int channels, int length, int packed) {
+               long long z_batch, const float* weight, int channels, int length) {
     extern __shared__ float4 memory[];
     const Alone<128> where = {nullptr};
     const int first = 8 * threadIdx.x, spans = (length + SPAN - 1) / SPAN;
@@ -268,7 +267,7 @@ gated_gradient(Element* dz, long long dz_channel, long long dz_batch, float* sum
             y[n] = t + n < length ? y_row[t + n] : 0.0f;
             du[n] = t + n < length ? du_row[t + n] : 0.0f;
         }
-        gate_gradient(parts, dout + channel * out_channel + item * out_batch, out, t, length, packed, true, y, du, sum);
+        gate_gradient(parts, dout + channel * out_channel + item * out_batch, out, t, length, true, y, du, sum);
     }
     add_up<128>(sum, (float*)memory, where, threadIdx.x, true, sums + ((long long)item * spans + span) * 3 * channels * TAPS,
                 channels, channel);

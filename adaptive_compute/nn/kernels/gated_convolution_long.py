@@ -19,9 +19,9 @@ POINTS = {1 << 14: (128, 128), 1 << 15: (128, 256), 1 << 16: (256, 256), 1 << 17
 class Plan:
     """The kernels of one length, and how each is started."""
 
-    def __init__(self, points: int, element: int, taps: int, device: int) -> None:
+    def __init__(self, points: int, element: int, taps: int, device: int, packed: bool) -> None:
         rows, columns = POINTS[points]
-        constants = {"ROWS": rows, "COLUMNS": columns, "ELEMENT": element, "TAPS": taps}
+        constants = {"ROWS": rows, "COLUMNS": columns, "ELEMENT": element, "TAPS": taps, "PACKED": int(packed)}
         self._launch: Launch = launcher(FILES, constants, device)
         self.points = points
         width = 16 if rows > 256 else 32
@@ -41,12 +41,12 @@ class Plan:
         self._launch(name, (sequences * -(-length // SPAN), 1), 128, 512, arguments)
 
 
-def forward(plan: Plan, z: Any, weights: Any, h: Any, skip: Any, packed: bool) -> Any:
+def forward(plan: Plan, z: Any, weights: Any, h: Any, skip: Any) -> Any:
     """Return the gated convolution (dim, batch, length)."""
     dim, (batch, length) = h.shape[0], z.shape[1:]
     out = torch.empty((dim, batch, length), dtype=z.dtype, device=z.device)
     filters, matrices = h.new_empty((dim, plan.points, 2)), h.new_empty((batch, dim, plan.points, 2))
-    place = (z, z.stride(0), z.stride(1), weights, dim, length, int(packed))
+    place = (z, z.stride(0), z.stride(1), weights, dim, length)
     plan.columns("filter_in", dim, filters, h, skip, h.shape[1])
     plan.columns("gated_in", batch * dim, matrices, 0, 0, 0, 0, *place)
     plan.rows("rows", batch * dim, 0, matrices, filters, dim)
@@ -54,12 +54,12 @@ def forward(plan: Plan, z: Any, weights: Any, h: Any, skip: Any, packed: bool) -
     return out
 
 
-def backward(plan: Plan, z: Any, weights: Any, h: Any, skip: Any, grad: Any, packed: bool) -> tuple[Any, Any, Any]:
+def backward(plan: Plan, z: Any, weights: Any, h: Any, skip: Any, grad: Any) -> tuple[Any, Any, Any]:
     """Return the gradients of z, of the short convolution's weights (in parts, to be added up) and of h."""
     dim, (batch, length) = h.shape[0], z.shape[1:]
     filters, of_h = h.new_empty((dim, plan.points, 2)), torch.empty_like(h)
     us, gs = h.new_empty((2, batch, dim, plan.points, 2))
-    place = (z, z.stride(0), z.stride(1), weights, dim, length, int(packed))
+    place = (z, z.stride(0), z.stride(1), weights, dim, length)
     plan.columns("filter_in", dim, filters, h, skip, h.shape[1])
     plan.columns("gated_in", batch * dim, us, gs, grad, grad.stride(0), grad.stride(1), *place)
     plan.rows("gradient_rows", dim, 128 * 128, us, gs, filters, dim, batch)

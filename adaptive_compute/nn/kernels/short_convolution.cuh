@@ -34,32 +34,42 @@ DEVICE Pack narrowed(const float (&x)[8], int at) {
     return pack;
 }
 
-// COUNT values from t on, as many as there are before ``length``; the others are zero
-template <int COUNT> DEVICE void read(const Element* row, int t, int length, bool packed, float (&x)[COUNT]) {
+// Whether position t + n is in the sequence, for a t that is a multiple of 8 and n from -HALO to 8 + HALO. Where rows are
+// PACKED (lengths and strides are multiples of 8, addresses of 16 bytes), eight positions are there together or not at all
+DEVICE bool inside(int t, int n, int length) {
+#if PACKED
+    return n < 0 ? t > 0 && t <= length : n < 8 ? t < length : t + 8 < length;
+#else
+    return t + n >= 0 && t + n < length;
+#endif
+}
+
+// COUNT values from t on; those behind the sequence are zero
+template <int COUNT> DEVICE void read(const Element* row, int t, int length, float (&x)[COUNT]) {
     constexpr int SIZE = 16 / sizeof(Element);
-    if (packed && t + COUNT / 8 * 8 <= length) {
+    int first = 0;
+#if PACKED
+    first = 8;
 #pragma unroll
-        for (int at = 0; at + SIZE <= COUNT; at += SIZE) {
-            Pack pack = *(const Pack*)(row + t + at);
+    for (int at = 0; at < 8; at += SIZE) {
+        Pack pack = {};
+        if (inside(t, 0, length)) pack = *(const Pack*)(row + t + at);
 #pragma unroll
-            for (int n = 0; n < SIZE; n++) x[at + n] = wide(pack.at[n]);
-        }
-#pragma unroll
-        for (int at = COUNT / SIZE * SIZE; at < COUNT; at++) x[at] = t + at < length ? wide(row[t + at]) : 0.0f;
-    } else {
-#pragma unroll
-        for (int at = 0; at < COUNT; at++) x[at] = t + at < length ? wide(row[t + at]) : 0.0f;
+        for (int n = 0; n < SIZE; n++) x[at + n] = wide(pack.at[n]);
     }
+#endif
+#pragma unroll
+    for (int n = first; n < COUNT; n++) x[n] = inside(t, n, length) ? wide(row[t + n]) : 0.0f;
 }
 
 // The short convolution's input at t - HALO ... t + COUNT - 1, and its output at t ... t + COUNT - 1
 template <int COUNT> DEVICE void short_convolution(
-    const Element* row, int t, int length, bool packed, const float* weight, float (&z)[COUNT + HALO],
+    const Element* row, int t, int length, const float* weight, float (&z)[COUNT + HALO],
     float (&x)[COUNT]) {
     float now[COUNT];
-    read<COUNT>(row, t, length, packed, now);
+    read<COUNT>(row, t, length, now);
 #pragma unroll
-    for (int k = 0; k < HALO; k++) z[k] = t + k >= HALO && t + k - HALO < length ? wide(row[t + k - HALO]) : 0.0f;
+    for (int k = 0; k < HALO; k++) z[k] = inside(t, k - HALO, length) ? wide(row[t + k - HALO]) : 0.0f;
 #pragma unroll
     for (int n = 0; n < COUNT; n++) z[n + HALO] = now[n];
 #pragma unroll
@@ -90,16 +100,16 @@ DEVICE Part part(const Rows& rows, int number, int channels, int channel, int it
     return p;
 }
 
-DEVICE void store8(Element* row, int t, int length, bool packed, const float (&x)[8]) {
-    constexpr int SIZE = 16 / sizeof(Element);
-    if (packed && t + 8 <= length) {
+DEVICE void store8(Element* row, int t, int length, const float (&x)[8]) {
+#if PACKED
+    if (inside(t, 0, length))
 #pragma unroll
-        for (int at = 0; at < 8; at += SIZE) *(Pack*)(row + t + at) = narrowed(x, at);
-    } else {
+        for (int at = 0; at < 8; at += 16 / sizeof(Element)) *(Pack*)(row + t + at) = narrowed(x, at);
+#else
 #pragma unroll
-        for (int n = 0; n < 8; n++)
-            if (t + n < length) row[t + n] = narrow(x[n]);
-    }
+    for (int n = 0; n < 8; n++)
+        if (inside(t, n, length)) row[t + n] = narrow(x[n]);
+#endif
 }
 
 // The short convolution's gradient at t ... t + 7, from that of its output at t ... t + 7 + HALO; adds to the weights'
@@ -118,46 +128,45 @@ DEVICE void short_gradient(const float (&grad)[8 + HALO], const float (&z)[8 + 2
 
 // The gradient of z for one channel at t ... t + 7: from the convolution y and the gradient du of what went into it,
 // both at t ... t + 7 + HALO
-DEVICE void gate_gradient(const Part (&parts)[3], const Element* g_row, Element* const (&out)[3], int t, int length,
-                          bool packed, bool kept, float (&y)[8 + HALO], float (&du)[8 + HALO], float (&sum)[3][TAPS]) {
+DEVICE void gate_gradient(const Part (&parts)[3], const Element* g_row, Element* const (&out)[3], int t, int length, bool kept, float (&y)[8 + HALO], float (&du)[8 + HALO], float (&sum)[3][TAPS]) {
     constexpr int MORE = 8 + HALO;
     float back[8], d[MORE], z[MORE + HALO], x[MORE];
-    read<MORE>(g_row, t, length, packed, d);
-    short_convolution<MORE>(parts[0].row, t, length, packed, parts[0].weight, z, x);
+    read<MORE>(g_row, t, length, d);
+    short_convolution<MORE>(parts[0].row, t, length, parts[0].weight, z, x);
 #pragma unroll
     for (int n = 0; n < MORE; n++) {
-        y[n] = t + n < length ? y[n] * d[n] : 0.0f;
-        du[n] = t + n < length ? du[n] : 0.0f;
+        y[n] = inside(t, n, length) ? y[n] * d[n] : 0.0f;
+        du[n] = inside(t, n, length) ? du[n] : 0.0f;
     }
     short_gradient(y, z, parts[0].weight, back, sum[0]);
-    if (kept) store8(out[0], t, length, packed, back);
+    if (kept) store8(out[0], t, length, back);
     float other[MORE + HALO], v[MORE];
-    short_convolution<MORE>(parts[1].row, t, length, packed, parts[1].weight, z, x);
-    short_convolution<MORE>(parts[2].row, t, length, packed, parts[2].weight, other, v);
+    short_convolution<MORE>(parts[1].row, t, length, parts[1].weight, z, x);
+    short_convolution<MORE>(parts[2].row, t, length, parts[2].weight, other, v);
 #pragma unroll
     for (int n = 0; n < MORE; n++) {
         v[n] *= du[n];
         x[n] *= du[n];
     }
     short_gradient(v, z, parts[1].weight, back, sum[1]);
-    if (kept) store8(out[1], t, length, packed, back);
+    if (kept) store8(out[1], t, length, back);
     short_gradient(x, other, parts[2].weight, back, sum[2]);
-    if (kept) store8(out[2], t, length, packed, back);
+    if (kept) store8(out[2], t, length, back);
 }
 
 // u = x2 v at t ... t + 7
-DEVICE void gate_in(const Part& a, const Part& b, int t, int length, bool packed, float (&x)[8]) {
+DEVICE void gate_in(const Part& a, const Part& b, int t, int length, float (&x)[8]) {
     float old[8 + HALO], v[8];
-    short_convolution<8>(a.row, t, length, packed, a.weight, old, x);
-    short_convolution<8>(b.row, t, length, packed, b.weight, old, v);
+    short_convolution<8>(a.row, t, length, a.weight, old, x);
+    short_convolution<8>(b.row, t, length, b.weight, old, v);
 #pragma unroll
-    for (int n = 0; n < 8; n++) x[n] = t + n < length ? x[n] * v[n] : 0.0f;
+    for (int n = 0; n < 8; n++) x[n] = inside(t, n, length) ? x[n] * v[n] : 0.0f;
 }
 
 // x times x1 at t ... t + 7
-DEVICE void gate_out(const Part& a, int t, int length, bool packed, float (&x)[8]) {
+DEVICE void gate_out(const Part& a, int t, int length, float (&x)[8]) {
     float old[8 + HALO], gate[8];
-    short_convolution<8>(a.row, t, length, packed, a.weight, old, gate);
+    short_convolution<8>(a.row, t, length, a.weight, old, gate);
 #pragma unroll
     for (int n = 0; n < 8; n++) x[n] *= gate[n];
 }
