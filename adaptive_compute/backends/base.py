@@ -54,6 +54,9 @@ class Kernel:
         measured stays valid while these have not changed, nor the machine.
     takes_host_scalars : bool
         Its plans read operands without axes that are on the host as they are, so that a number is not transferred.
+    compiles : bool
+        Most of its plans are compiled anew, which takes far longer than a run: ``adaptive profile`` measures it after
+        the others, at fewer points.
     """
 
     name: str = ""
@@ -63,6 +66,7 @@ class Kernel:
     fuses_transfers: bool = False
     libraries: tuple[str, ...] | None = None
     takes_host_scalars: bool = False
+    compiles: bool = False
 
     def stages(self, request: Request) -> int:
         """Return in how many pieces its plans move host operands and results, both ways at once; 1: one after another.

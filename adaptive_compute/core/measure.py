@@ -20,14 +20,16 @@ from .operations import operations as all_operations
 from .profile import Profile, Section
 from .registry import Registry
 from .runner import FAILURES, FailedError, Runner, relocated
-from .schedule import TOGETHER, Group, Ledger, ordered, part
+from .schedule import FIRST, KEPT, KEPT_SOFTWARE, LEAST, Group, Ledger, ordered, part
 from .timing import PAUSE, time_in_turn, typical
 
 if TYPE_CHECKING:
     from ..backends.base import Kernel
 
-FULL_SECONDS, QUICK_SECONDS = 58.0, 10.0
-TUNING_SHARE = 0.3  # of a device's time, for finding its settings, on top of it
+# For a machine whose only device is the processor, and what any other device that is no software driver adds.
+FULL_SECONDS, QUICK_SECONDS = 61.0, 10.0
+MORE_SECONDS, MORE_QUICK_SECONDS = 16.0, 5.0
+TUNING_SHARE = 0.15  # of a device's time, for finding its settings, on top of it
 # A kernel that takes so many seconds for one run is timed by that run, and not asked for more work than that again.
 SLOW = 0.5
 # Part of the time that may go into checking results again. What a class has not shown yet is checked always.
@@ -88,14 +90,18 @@ def measure(
     chosen = _named(known, operations, "op")
     names = _named(registry.backends(), backends, "backend")
     start = time.perf_counter()
-    seconds = budget or (QUICK_SECONDS if quick else FULL_SECONDS)
     wanted = [d for d in registry.devices() if registry.backend_of(d).name in names]
     if kernels is not None:
         wanted = [d for d in wanted if any(kernel.device == d for kernel in kernels)]
         chosen = [name for name in chosen if any(kernel.operation == name for kernel in kernels)]
     named = backends is not None or kernels is not None
-    budgets = {d: seconds * part(registry, d, quick, named) for d in wanted}
-    devices = [d for d in wanted if budgets[d]]
+    parts = {d: part(registry, d, quick, named) for d in wanted}
+    devices = [d for d in wanted if parts[d]]
+    more = sum(d != "cpu" and not registry.backend_of(d).software(d) for d in devices)
+    seconds = budget or (
+        QUICK_SECONDS + more * MORE_QUICK_SECONDS if quick else FULL_SECONDS + more * MORE_SECONDS
+    )  # fmt: skip
+    budgets = {d: seconds * parts[d] / sum(parts.values()) for d in devices}
     profile = Profile({d: Section(dict(registry.backend_of(d).validators(d))) for d in devices})
     broken: dict[str, str] = {}
     for device in devices:
@@ -123,18 +129,16 @@ def measure(
     only = None if kernels is None else frozenset(kernels)
     groups = [group._replace(kernels=only) for group in groups]
     run = _Run(registry, profile, Ledger({d: budgets[d] for d in profile.sections}, total), rng)
+    waits = {k.device for name in chosen for k in registry.kernels(name) if run.must_wait(k)} & set(profile.sections)
+    if waits:
+        run.ledger.keep(KEPT_SOFTWARE if all(registry.backend_of(d).software(d) for d in waits) else KEPT)
     for group in groups:
         if report is not None:
             report(Progress(total - left, total, group.operation.name))
         views.sample()
         run.group(group, left)
         left -= len(group.requests)
-    waiting = run.waiting
-    run.waiting, run.waits, left = [], False, sum(len(group.requests) for group in waiting)
-    run.ledger.late = dict.fromkeys(run.ledger.late, 0)
-    for group in waiting:
-        run.group(group, left)
-        left -= len(group.requests)
+    run.rest()
     if report is not None:
         report(Progress(total, total, "done"))
     views.sample()
@@ -145,7 +149,7 @@ def measure(
         "quick": quick,
         "spent": {device: round(seconds, 1) for device, seconds in run.ledger.spent.items()},
         "left_out": run.left_out,
-        "skipped": [d for d in wanted if not budgets[d]],
+        "skipped": [d for d in wanted if not parts[d]],
         "broken": broken,
     }
     return profile
@@ -169,9 +173,29 @@ class _Run:
         self.registry, self.profile, self.ledger, self.rng = registry, profile, ledger, rng
         self.seen: set[tuple[Kernel, str, int]] = set()
         self.limits: dict[Kernel, float] = {}  # work from which on a kernel is too slow to be measured
-        self.waiting: list[Group] = []  # for the kernels that must wait
+        self.waiting: dict[Kernel, list[Request]] = {}  # for the kernels that must wait
         self.waits = True  # while the others have not had their points
         self.left_out = 0
+
+    def must_wait(self, kernel: Kernel) -> bool:
+        """Tell whether a kernel must wait until the others have had their points."""
+        if not self.waits or kernel.device not in self.ledger.spent or kernel.device == "cpu":
+            return False
+        return kernel.compiles or self.ledger.costly(kernel)
+
+    def rest(self) -> None:
+        """Measure what had to wait, each kernel in its share of the time that is left."""
+        waiting, ledger = self.waiting, self.ledger
+        self.waiting, self.waits, ledger.late = {}, False, dict.fromkeys(ledger.late, 0)
+        for number, (kernel, requests) in enumerate(waiting.items()):
+            now = time.perf_counter()
+            for start in (0, *range(LEAST, len(requests), FIRST)):
+                ledger.until = ledger.end if not start else now + (ledger.end - now) / (len(waiting) - number)
+                if ledger.over(kernel.device):
+                    self.left_out += (len(requests) - start) * ledger.matters(kernel.device)
+                    break
+                few = requests[start : start + FIRST if start else LEAST]
+                self.group(Group(requests[0].operation, few, frozenset([kernel])), len(requests) - start)
 
     def group(self, group: Group, left: int) -> None:
         """Check some requests of one operation on every kernel, then time them together."""
@@ -222,9 +246,12 @@ class _Run:
             if operation.work(request).flops >= self.limits.get(kernel, math.inf):
                 continue
             if kernel.supports(relocated(request, kernel)) is True:
-                (waiting if self.waits and ledger.costly(kernel) else able).append(kernel)
+                (waiting if self.must_wait(kernel) else able).append(kernel)
         ledger.seen += 1
-        self._wait(operation, request, frozenset(waiting))
+        for kernel in waiting:
+            self.waiting.setdefault(kernel, []).append(request)
+        for device in {kernel.device for kernel in waiting}:
+            ledger.late[device] += 1
         if not able:
             return [], late
         start = time.perf_counter()
@@ -247,19 +274,6 @@ class _Run:
                 _reject(self.profile, operation, kernel, f"{type(failure).__name__} at {request!r}: {failure}")
             ledger.prepared(kernel.device, time.perf_counter() - start, kernel)
         return runners, late
-
-    def _wait(self, operation: Operation, request: Request, kernels: frozenset[Kernel]) -> None:
-        """Keep a request for later, for kernels that must wait."""
-        if not kernels:
-            return
-        for device in {kernel.device for kernel in kernels}:
-            self.ledger.late[device] += 1
-        last = self.waiting[-1] if self.waiting else None
-        same = last is not None and (last.operation, last.kernels) == (operation, kernels)
-        if last is not None and same and len(last.requests) < TOGETHER:
-            self.waiting[-1] = last._replace(requests=[*last.requests, request])
-        else:
-            self.waiting.append(Group(operation, [request], kernels))
 
     def _right(self, operation: Operation, request: Request, arrays: Sequence[Any], runner: Runner) -> bool:
         """Run a kernel once, and check what it gives where its class is new or time is left for that."""

@@ -165,6 +165,10 @@ class Operation:
         """Yield the requests that ``adaptive profile`` measures."""
         raise NotImplementedError
 
+    def urgency(self, request: Request) -> float:
+        """Return how many times earlier than others of its class a sample is measured, because more depends on it."""
+        return 1.0
+
     def held_out(self, rng: np.random.Generator) -> Request:
         """Return a random request of sizes that ``samples`` does not hold, to judge the router by."""
         raise NotImplementedError

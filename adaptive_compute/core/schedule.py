@@ -1,9 +1,10 @@
 """In which order a profile's points are measured, and what each device may spend on them.
 
-The most valuable first: every operation in turn gives a few points, one of each parameter class, before any gives more.
-A kernel whose points cost far more than those of the others (one that is compiled anew for every shape) waits while it
-is ahead of its part of the time, and takes up what it missed at the end. What happens once, such as loading a library
-or compiling what all shapes share, is charged to the whole profile and not to the device.
+The most valuable first: every operation in turn gives a few points, one of each parameter class, small ones and large
+ones by turns, before any gives more. A kernel whose points cost far more than those of the others (one that is compiled
+anew for every shape) waits for the last part of the time, in which each such kernel has its share, however few points
+come of it. What happens once, such as loading a library or compiling what all shapes share, is charged to the whole
+profile and not to the device.
 """
 
 from __future__ import annotations
@@ -22,13 +23,16 @@ if TYPE_CHECKING:
 
 # Times its budget a device may spend, before points are left out; and times all budgets that it may take in all.
 OVER, IN_ALL = 1.25, 1.32
-PACE = 1.15  # of all budgets, in which the points that are left should be done by
-# What every device but the host adds to that, as a part of it. Each device spends its own part only, so that a slow one
-# does not take the time of another.
+PACE = 0.87  # of the time, in which the points that are left should be done by
+# What every device but the host has of the time, beside 1 for the host. Each device spends its own part only, so that
+# a slow one does not take the time of another.
 ADDED = 0.6
 # A software driver computes on the processor, where the CPU's own kernels do it better: it gets little time, and none
 # in a quick run, unless its backend is asked for by name.
 ADDED_SOFTWARE = 0.05
+# The part of the time that is kept for kernels that wait; where only software drivers have such; and the points that
+# each of them has at least.
+KEPT, KEPT_SOFTWARE, LEAST = 0.28, 0.05, 2
 # Points that are checked together and timed together: a few of each operation first.
 FIRST, TOGETHER = 4, 16
 # A kernel waits that used so many times its part of the time so far, but not before it used so many times what its
@@ -61,8 +65,9 @@ def ordered(operations: Sequence[Operation], quick: bool, rng: np.random.Generat
         for request in operation.samples(quick):
             classes.setdefault(operation.features(request).name, []).append(request)
         placed = []
-        for own in classes.values():  # proportionally: large classes begin first and have more of each stretch
-            placed += [((turn + 0.5) / len(own), request) for turn, request in enumerate(_spread(operation, own, rng))]
+        for number, own in enumerate(classes.values()):  # proportionally: large classes have more of each stretch
+            for turn, request in enumerate(_spread(operation, own, rng, large=number % 2 == 1)):
+                placed.append(((turn + 0.5) / len(own) / operation.urgency(request), request))
         placed.sort(key=lambda pair: pair[0])
         requests = [request for _, request in placed]
         starts = [0, *range(FIRST, len(requests), TOGETHER)]
@@ -73,11 +78,14 @@ def ordered(operations: Sequence[Operation], quick: bool, rng: np.random.Generat
     return groups
 
 
-def _spread(operation: Operation, requests: Sequence[Request], rng: np.random.Generator) -> list[Request]:
-    """Return the requests of a class, a small one and a large one first, which tell most, and the rest as it comes."""
+def _spread(operation: Operation, requests: Sequence[Request], rng: np.random.Generator, large: bool) -> list[Request]:
+    """Return the requests of a class, a small and a large one first, which tell most, and the rest as it comes.
+
+    ``large`` asks for the large one before the small one: the classes of a kernel tell about each other.
+    """
     by_work = sorted(requests, key=lambda request: operation.work(request).flops)
-    small, large = by_work[len(by_work) // 8], by_work[-1 - len(by_work) // 8]
-    first = [small] if small is large else [small, large]
+    ends = by_work[len(by_work) // 8], by_work[-1 - len(by_work) // 8]
+    first = [ends[0]] if ends[0] is ends[1] else [*reversed(ends)] if large else [*ends]
     rest = [request for request in requests if not any(request is other for other in first)]
     rng.shuffle(rest)
     return [*first, *rest]
@@ -90,7 +98,8 @@ class Ledger:
         self.budgets = dict(budgets)
         # What no device is charged for (libraries that load, settling, links) must not add up without end either.
         self._start = time.perf_counter()
-        self._end = self._start + IN_ALL * sum(budgets.values())
+        self.end = self._start + IN_ALL * sum(budgets.values())
+        self.until = self.end  # of the part of the time that has begun
         self.points = max(points, 1)  # to be measured in all
         self.spent = dict.fromkeys(budgets, 0.0)
         self.preparing = dict.fromkeys(budgets, 0.0)  # of that, before the timing
@@ -102,9 +111,13 @@ class Ledger:
         self._dearest: dict[Kernel, float] = {}
         self._minor = {d for d, seconds in budgets.items() if seconds < ADDED * budgets.get("cpu", 0.0)}
 
+    def keep(self, part: float) -> None:
+        """Keep the last part of the time for what must wait."""
+        self.until = self.end - part * (self.end - self._start)
+
     def over(self, device: str) -> bool:
-        """Tell whether a device has no time left."""
-        late = self.seen > 0 and time.perf_counter() > self._end
+        """Tell whether a device has no time left, in this part of the time."""
+        late = self.seen > 0 and time.perf_counter() > self.until
         return late or self.spent[device] > OVER * self.budgets[device]
 
     def matters(self, device: str) -> bool:
@@ -119,7 +132,7 @@ class Ledger:
         if kernel.device == "cpu":
             return False
         budget = self.budgets[kernel.device]
-        part = (time.perf_counter() - self._start) / max(self._end - self._start, 1e-9)
+        part = (time.perf_counter() - self._start) / max(self.end - self._start, 1e-9)
         on = sum(other.device == kernel.device for other in self._used)
         # Its dearest point may have loaded or compiled what is needed once.
         used = self._used.get(kernel, 0.0) - self._dearest.get(kernel, 0.0)
@@ -160,6 +173,6 @@ class Ledger:
         left = max(left + self.late[device], 1)
         ahead = self.preparing[device] / max(self.seen, 1) * left  # what preparing those will take
         budget, total = self.budgets[device], sum(self.budgets.values())
-        until = self._start + PACE * total - time.perf_counter()
+        until = self._start + PACE * (self.until - self._start) - time.perf_counter()
         rest = min(budget - self.spent[device], until * budget / max(total, 1e-9))
         return max(rest - ahead, 0.0) / left / kernels

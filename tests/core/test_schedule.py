@@ -7,6 +7,7 @@ import pytest
 
 from adaptive_compute.core import schedule as module
 from adaptive_compute.core.operations import operations
+from adaptive_compute.core.operations.elementwise_rule import BASIC
 from adaptive_compute.core.schedule import FIRST, Ledger, ordered
 from tests.simulated import SimFFT
 
@@ -35,7 +36,9 @@ def test_the_first_points_of_a_class_are_a_small_and_a_large_one():
     for request in requests:
         classes.setdefault(operation.features(request).name, []).append(operation.work(request).flops)
     for sizes in classes.values():
-        assert sizes[1] > 4 * sizes[0]
+        assert max(sizes[:2]) > 4 * min(sizes[:2])
+    larger = [sizes[0] > sizes[1] for sizes in classes.values()]
+    assert 0.3 * len(larger) < sum(larger) < 0.7 * len(larger)  # some classes begin with the one, some with the other
     early = requests[: len(requests) // 2]  # every class has some of its points early
     assert {operation.features(request).name for request in early} == set(classes)
 
@@ -79,6 +82,29 @@ def test_a_device_ends_by_its_own_budget_and_all_end_by_the_whole(monkeypatch):
     assert ledger.spent["cpu"] == pytest.approx(4.0)
     now[0] += 12.0 * module.IN_ALL
     assert ledger.over("cpu")
+
+
+def test_the_last_part_of_the_time_is_kept_for_what_waits(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    ledger = Ledger({"cpu": 10.0}, 100)
+    ledger.seen = 1
+    ledger.keep(0.25)
+    now[0] += 0.74 * 10 * module.IN_ALL
+    assert not ledger.over("cpu")
+    now[0] += 0.02 * 10 * module.IN_ALL
+    assert ledger.over("cpu")
+    ledger.until = ledger.end
+    assert not ledger.over("cpu")
+
+
+def test_what_other_expressions_are_put_together_from_is_measured_first():
+    elementwise = operations()["elementwise"]
+    requests = [r for group in ordered([elementwise], False, np.random.default_rng(1)) for r in group.requests]
+    names = [elementwise.features(r).name for r in requests]
+    assert all(name.partition("/")[0] in BASIC for name in names[:40])
+    sizes = {r.first.shape[0] for r, name in zip(requests[:40], names) if name == "two/float32"}
+    assert len(sizes) > 2
 
 
 def test_what_is_kept_for_later_leaves_less_for_each_point_now():

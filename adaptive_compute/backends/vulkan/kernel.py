@@ -22,6 +22,7 @@ class VulkanKernel(Kernel):
 
     native = "vulkan"
     fuses_transfers = True
+    compiles = True
 
     def __init__(self, device: str) -> None:
         self.device = device
