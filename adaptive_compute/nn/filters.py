@@ -6,6 +6,7 @@ the length of a call, so that a prefix is filtered as the whole is. ``Shaped`` c
 
 from __future__ import annotations
 
+import inspect
 import math
 from importlib.util import find_spec
 from itertools import pairwise
@@ -15,6 +16,7 @@ import torch
 
 import adaptive_compute as ac
 
+from ..core.errors import ArgumentError, ArgumentTypeError
 from .blocks import fast_length
 from .convolution import _is_transformed
 from .layer import one_of, whole, working_dtype
@@ -33,6 +35,10 @@ def make_filter(kind: str, channels: int, max_length: int, **options: Any) -> An
     """
     classes = (FullFilter, LowRankFilter, ImplicitFilter, MultiScaleFilter)
     made = dict(zip(FILTERS, classes))[one_of(kind, "filter", FILTERS)]
+    known = list(inspect.signature(made).parameters)[2:]
+    for name in options:
+        if name not in known:
+            raise ArgumentTypeError(f"filter {kind!r} has no option {name!r}; it has {', '.join(known) or 'none'}")
     return made(whole(channels, "channels"), whole(max_length, "max_length"), **options)
 
 
@@ -40,6 +46,9 @@ def _windows(channels: int, max_length: int, shortest: float | None, longest: fl
     """Return decay rates, (channels, 1): windows fall to 1 % within ``shortest`` to ``longest`` positions."""
     last = 1.5 * max_length if longest is None else float(longest)
     first = min(max(0.05 * max_length, 4.0), last) if shortest is None else float(shortest)
+    for name, value in (("shortest", first), ("longest", last)):
+        if not 0 < value < math.inf:
+            raise ArgumentError(f"{name} must be a positive number of positions, got {value!r}")
     reach = torch.logspace(math.log10(first), math.log10(last), channels, dtype=torch.float64)
     return (math.log(100) / reach)[:, None]
 

@@ -100,7 +100,7 @@ class GatedConvolution(Layer):
         """Return the projections ((order + 1) dim, batch, length): one matrix product that writes them transposed."""
         z = self.project.weight @ x.reshape(-1, self.dim).T
         z = z if self.project.bias is None else z + self.project.bias[:, None].to(z.dtype)
-        return z.reshape(-1, *x.shape[:2])
+        return z.reshape(len(z), *x.shape[:2])
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def initial_state(self, batch: int = 1) -> State:
@@ -136,7 +136,7 @@ class GatedConvolution(Layer):
         self.checked(chunk, "chunk", limited=False)
         checked_state(state, "0.past", chunk)
         mixed = shift_step(self._streams(chunk), self.short, state)
-        *gates, v = mixed.reshape(-1, self.dim, *chunk.shape[:2])
+        *gates, v = mixed.reshape(self.order + 1, self.dim, *chunk.shape[:2])
         for i in reversed(range(self.order - 1)):
             v = convolve_step(gates[i + 1] * v, state, f"{i}.")
         y = (gates[0] * v).reshape(self.dim, -1).to(chunk.dtype)

@@ -61,14 +61,15 @@ class Layer(torch.nn.Module):  # type: ignore[misc]
         name : str
             What messages call it.
         limited : bool
-            Whether more than ``max_length`` positions are too many.
+            Whether it needs at least one position and at most ``max_length``; chunks of a stream do not.
 
         Raises
         ------
         ArgumentTypeError, ShapeError, DtypeError, BackendUnavailable
             If ``x`` is no tensor, or has the wrong shape, dtype or device.
         """
-        check_sequence(x, name, self.dim, self.max_length if limited else None, complex_inputs=self.complex_inputs)
+        most, least = (self.max_length, 1) if limited else (None, 0)
+        check_sequence(x, name, self.dim, most, complex_inputs=self.complex_inputs, least=least)
         parameter = next((p for p in self.parameters() if p.is_floating_point() or p.is_complex()), None)
         if parameter is not None:
             check_alike(x, parameter, name, f"{type(self).__name__}'s parameters")
@@ -80,9 +81,10 @@ class Layer(torch.nn.Module):  # type: ignore[misc]
 
 
 def check_sequence(
-    x: Any, name: str, dim: int | None = None, max_length: int | None = None, *, complex_inputs: bool = False
-) -> None:
-    """Raise unless ``x`` is a floating-point tensor (batch, length, dim) with 1 <= length <= max_length."""
+    x: Any, name: str, dim: int | None = None, max_length: int | None = None, *, complex_inputs: bool = False,
+    least: int = 1,
+) -> None:  # fmt: skip
+    """Raise unless ``x`` is a floating-point tensor (batch, length, dim) with least <= length <= max_length."""
     if not isinstance(x, torch.Tensor):
         raise ArgumentTypeError(f"{name} must be a torch tensor (batch, length, dim), got {type(x).__name__}")
     if x.ndim != 3:
@@ -92,7 +94,7 @@ def check_sequence(
         raise DtypeError(f"{name} has dtype {x.dtype}; accepted: {accepted}")
     if dim is not None and x.shape[2] != dim:
         raise ShapeError(f"{name} must have dim {dim} as its last axis, got shape {tuple(x.shape)}")
-    if x.shape[1] < 1:
+    if x.shape[1] < least:
         raise ShapeError(f"{name} must have at least one position, got shape {tuple(x.shape)}")
     if max_length is not None and x.shape[1] > max_length:
         raise ShapeError(f"{name} has {x.shape[1]} positions, more than max_length={max_length}")

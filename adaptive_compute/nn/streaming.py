@@ -46,8 +46,8 @@ def initial_convolution(h: Any, batch: int, name: str = "") -> State:
     Returns
     -------
     dict of Tensor
-        "position" (a whole number), "past" and "coming" (dim, batch, P), "kernel" (dim, 2P), and "tile<L>" for each
-        size of tile: what it multiplies with.
+        "position" (a whole number), "past" and "coming" (dim, batch, P), "kernel" (dim, 2P), "within" for short pieces,
+        and "tile<L>" for each size of tile: what they are multiplied with.
     """
     h = h.detach().to(working_dtype(h.dtype))
     size = 1 << (h.shape[1] - 1).bit_length()
@@ -58,11 +58,13 @@ def initial_convolution(h: Any, batch: int, name: str = "") -> State:
         f"{name}coming": h.new_zeros((h.shape[0], batch, size)),
         f"{name}kernel": kernel,
     }
+    places = torch.arange(min(DIRECT, size), device=h.device)
+    lags = places - places[:, None]  # from a row (input) to a column (output)
+    state[f"{name}within"] = kernel[:, lags.clamp_min(0)] * (lags >= 0)
     tile = 1
     while tile <= size:
         if tile <= DIRECT:
-            lags = tile + torch.arange(tile)[None] - torch.arange(tile)[:, None]  # from row (input) to column (output)
-            state[f"{name}tile{tile}"] = kernel[:, lags.to(h.device)]
+            state[f"{name}tile{tile}"] = kernel[:, tile + lags[:tile, :tile]]
         else:
             state[f"{name}tile{tile}"] = ac.rfft(kernel[:, : 2 * tile])[:, None]
         tile *= 2
@@ -96,7 +98,7 @@ def convolve_step(u: Any, state: State, name: str = "") -> Any:
         at, fresh = here % size, u[..., done : done + piece].to(past.dtype)
         past[..., at : at + piece] = fresh
         within = coming[..., at : at + piece]
-        out[..., done : done + piece] = within + _within(fresh, kernel)
+        out[..., done : done + piece] = within + _within(fresh, kernel, state[f"{name}within"])
         within.zero_()
         done += piece
         after = start + done
@@ -107,11 +109,12 @@ def convolve_step(u: Any, state: State, name: str = "") -> Any:
     return out
 
 
-def _within(piece: Any, kernel: Any) -> Any:
+def _within(piece: Any, kernel: Any, matrix: Any) -> Any:
     """Return what a piece adds to its own outputs."""
-    if piece.shape[2] == 1:
-        return piece * kernel[:, None, :1]
-    return causal_convolution(piece.transpose(0, 1), kernel[:, : piece.shape[2]]).transpose(0, 1)
+    size = piece.shape[2]
+    if size <= matrix.shape[1]:
+        return piece @ matrix[:, :size, :size]
+    return causal_convolution(piece.transpose(0, 1), kernel[:, :size]).transpose(0, 1)
 
 
 def _across(block: Any, tile: Any, size: int) -> Any:
