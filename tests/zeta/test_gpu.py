@@ -125,6 +125,20 @@ def test_z_on_the_grid_is_the_cpus(device):
             assert abs(values[spectral.MARGIN + k] - exact) < 2e-11
 
 
+def test_phases_hold_their_digits_at_1e12(device):
+    (window,) = spectral.windows(10**12, 0.25, 60.0)
+    g, z = device.samples([window], 4.0)
+    for k in (0, g.cells // 2, g.cells):
+        assert abs(z[0, spectral.MARGIN + k] - zeta.Z(window.base, window.first + k * g.rows[0, 5])) < 1e-10
+
+
+def test_a_cell_in_which_z_turns_twice_is_looked_into(device):
+    (samples,) = [spectral.sample(w, 4.0) for w in spectral.windows(10**9, 288_887.25, 288_893.25)]
+    quick, every = (device.roots(*_wave(samples.values[None], samples.error), e)[0][0].offsets for e in (False, True))
+    assert np.array_equal(quick, every)
+    assert np.diff(every).min() < 1
+
+
 def test_zeros_are_the_cpus(device):
     windows = spectral.windows(10**6, 0.0, 9_000.0, zeros=3_000)
     for every in (False, True):

@@ -203,6 +203,23 @@ def test_gram_blocks_that_break_rossers_rule_close_nothing(monkeypatch):
     assert turing._near(7_000, 50.2, 0, 0) is None
 
 
+def test_where_a_grid_meets_a_zero_another_grid_is_taken(monkeypatch):
+    plain, taken = spectral.sample, []
+
+    def vague(window, oversampling):
+        taken.append(oversampling)
+        found = plain(window, oversampling)
+        return spectral.Samples(found.base, found.first, found.step, found.values, 0.5 if len(taken) < 3 else 1e-9)
+
+    windows = spectral.windows(7_000, 0.0, 20.0, zeros=10)
+    wanted = [part.offsets for part in blocks.find(windows, 4.0, False)]
+    monkeypatch.setattr(blocks.spectral, "sample", vague)
+    found = blocks.find(windows[:1], 4.0, False)
+    assert len(set(taken)) == 3
+    assert found[0].undecided == ()
+    assert np.abs(found[0].offsets - wanted[0]).max() < 1e-9
+
+
 def test_a_sign_that_cannot_be_told_is_open(monkeypatch):
     plain = spectral.sample
 
