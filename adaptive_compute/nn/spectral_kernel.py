@@ -18,11 +18,13 @@ import math
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from .. import fft, ifft, nufft
 from ..core.errors import ArgumentError, ShapeError
 
 CHUNK = 64  # of the causal form: its direct part costs N * CHUNK, its states N / CHUNK
+CACHE_BYTES, GPU_BYTES = 1 << 22, 1 << 28  # of the waves that are worked on together
 DIRECT_UP_TO = 64  # modes; measured by benchmarks/nn_attention.py
 
 
@@ -137,29 +139,65 @@ def spectral_kernel_attention(
 def _all(a: Any, b: Any, values: Any, spectrum: Any, method: str, eps: float) -> torch.Tensor:
     if method == "nufft":
         return _gather(a, _spread(b, values, spectrum.shape[-1] - 1, eps), spectrum, values.shape[-1], eps)
-    queries, keys = _queries(a, spectrum), _keys(b, spectrum)
-    return queries @ (keys.mT @ values)
+    size = _block(values, spectrum)
+    alone = size >= a.shape[1]
+    parts = [_run(alone, _state, *part, spectrum) for part in zip(b.split(size, 1), values.split(size, 1))]
+    state = torch.stack(parts).sum(0)
+    return torch.cat([_run(alone, _answer, part, state, spectrum) for part in a.split(size, 1)], 1)
+
+
+def _state(b: Any, values: Any, spectrum: Any) -> torch.Tensor:
+    return _keys(b, spectrum).mT @ values
+
+
+def _answer(a: Any, state: Any, spectrum: Any) -> torch.Tensor:
+    return _queries(a, spectrum) @ state
 
 
 def _causal(a: Any, b: Any, values: Any, s: Any, chunk: int, method: str, eps: float) -> torch.Tensor:
-    groups, length, width = values.shape
+    length = values.shape[1]
     chunk = min(chunk, length)
-    count = -(-length // chunk)
-    pad = count * chunk - length
-    a, b = (torch.nn.functional.pad(x, (0, pad)).reshape(groups, count, chunk) for x in (a, b))
-    values = torch.nn.functional.pad(values, (0, 0, 0, pad)).reshape(groups, count, chunk, width)
-    s = s[:, None].expand(groups, count, s.shape[-1])
+    pad = -length % chunk
+    a, b = (torch.nn.functional.pad(x, (0, pad)).unflatten(1, (-1, chunk)) for x in (a, b))
+    values = torch.nn.functional.pad(values, (0, 0, 0, pad)).unflatten(1, (-1, chunk))
+    if method == "nufft":
+        return _causal_by_nufft(a, b, values, s[:, None], eps).flatten(1, 2)[:, :length]
+    state = values.new_zeros(len(values), 2 * s.shape[-1], values.shape[-1])
+    found, size = [], max(_block(values.flatten(1, 2), s) // chunk, 1)
+    for part in zip(*(x.split(size, 1) for x in (a, b, values))):
+        answers, state = _run(size >= a.shape[1], _causal_part, *part, s[:, None], state)
+        found.append(answers)
+    return torch.cat(found, 1).flatten(1, 2)[:, :length]
+
+
+def _causal_part(a: Any, b: Any, values: Any, s: Any, state: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Answer the queries of some chunks, given the modes of all before them; return also the modes with theirs."""
     queries, keys = _queries(a, s), _keys(b, s)
-    found = (queries @ keys.mT).tril() @ values
-    if count > 1 and method == "direct":
-        before = (keys[:, :-1].mT @ values[:, :-1]).cumsum(1)
-        found = torch.cat([found[:, :1], found[:, 1:] + queries[:, 1:] @ before], 1)
-    elif count > 1:
-        states = _spread(b[:, :-1].flatten(0, 1), values[:, :-1].flatten(0, 1), s.shape[-1] - 1, eps)
-        before = states.unflatten(0, (groups, count - 1)).cumsum(1).flatten(0, 1)
-        later = _gather(a[:, 1:].flatten(0, 1), before, s[:, 1:].flatten(0, 1), width, eps)
-        found = torch.cat([found[:, :1], found[:, 1:] + later.unflatten(0, (groups, count - 1))], 1)
-    return found.flatten(1, 2)[:, :length]
+    within = (queries @ keys.mT).tril() @ values
+    states = torch.cat([state[:, None], keys.mT @ values], 1).cumsum(1)
+    return within + queries @ states[:, :-1], states[:, -1]
+
+
+def _causal_by_nufft(a: Any, b: Any, values: Any, s: Any, eps: float) -> torch.Tensor:
+    groups, count, _, width = values.shape
+    found = (_queries(a, s) @ _keys(b, s).mT).tril() @ values
+    if count == 1:
+        return found
+    states = _spread(b[:, :-1].flatten(0, 1), values[:, :-1].flatten(0, 1), s.shape[-1] - 1, eps)
+    before = states.unflatten(0, (groups, count - 1)).cumsum(1).flatten(0, 1)
+    later = _gather(a[:, 1:].flatten(0, 1), before, s.expand(-1, count - 1, -1).flatten(0, 1), width, eps)
+    return torch.cat([found[:, :1], found[:, 1:] + later.unflatten(0, (groups, count - 1))], 1)
+
+
+def _block(values: torch.Tensor, spectrum: torch.Tensor) -> int:
+    """Return how many positions are worked on together: as many as a cache holds waves of."""
+    position = len(values) * spectrum.shape[-1] * 2 * values.element_size()
+    return max((GPU_BYTES if values.is_cuda else CACHE_BYTES) // position, CHUNK)
+
+
+def _run(alone: bool, function: Any, *given: Any) -> Any:
+    """Run a block: where it is one of several, its waves are computed again for its gradient and not held till then."""
+    return function(*given) if alone else checkpoint(function, *given, use_reentrant=False, preserve_rng_state=False)
 
 
 def _keys(b: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:

@@ -106,6 +106,20 @@ def test_layers_are_their_formula(device, form):
         assert apart(layer(x.to(device)), by_hand(layer, x)) < 1e-5
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_blocks_change_nothing(form, monkeypatch):
+    torch.manual_seed(0)
+    layer, x = form(8, heads=2, modes=7), drawn(2, 300, 8).requires_grad_()
+    found, slopes = [], []
+    for size in (1, 1 << 40):
+        monkeypatch.setattr("adaptive_compute.nn.spectral_kernel.CACHE_BYTES", size)
+        found.append(layer(x))
+        slopes.append(torch.autograd.grad(found[-1].square().sum(), [x, *layer.parameters()]))
+    assert torch.allclose(*found, atol=1e-6)
+    for one, other in zip(*slopes):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
+
+
 def test_far_positions_keep_their_phase():
     torch.manual_seed(0)
     layer = nn.CausalSpectralAttention(4, heads=2, modes=16)
@@ -117,10 +131,12 @@ def test_far_positions_keep_their_phase():
 
 
 @pytest.mark.parametrize(("form", "method"), list(itertools.product(FORMS, ["nufft", "direct"])))
-def test_gradients(form, method):
+def test_gradients(form, method, monkeypatch):
     torch.manual_seed(0)
     layer = form(4, heads=2, modes=5, method=method).double()
     layer.chunk = 3
+    monkeypatch.setattr("adaptive_compute.nn.spectral_kernel.CACHE_BYTES", 1)
+    monkeypatch.setattr("adaptive_compute.nn.spectral_kernel.CHUNK", 3)
     names, values = zip(*layer.named_parameters())
     x = drawn(2, 7, 4, dtype=torch.float64).requires_grad_()
 
