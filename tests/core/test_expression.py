@@ -398,3 +398,22 @@ def test_the_time_of_an_expression_is_the_sum_of_its_steps():
     assert double.seconds > 1.5 * kernel.estimate(FAMILY.example((100_000,), "float32"), curves).seconds
     assert double.error is None  # what float32's error was says nothing about float64's
     assert kernel.estimate(FAMILY.example((100,), "float64"), {}) is None
+
+
+def test_one_size_of_a_step_tells_what_it_costs_at_others():
+    from adaptive_compute.core.curve import Curve
+    from adaptive_compute.core.operations.elementwise import FAMILY
+    from adaptive_compute.core.registry import registry
+
+    (kernel,) = (k for k in registry.kernels("elementwise") if k.name == "numpy-blocked")
+
+    def seconds(name, size):
+        steps = {"one": 0.2e-9, "two": 0.7e-9, "multiply": 1.6e-9, "sin": 4e-9, "exp": 4e-9}
+        return 5e-6 + (1e-9 + steps.get(name, 6e-9)) * size
+
+    full = curves_of(kernel, seconds)
+    basic = ("one", "two", "hidden", "multiply", "add_product")
+    few = {n: c if n.partition("/")[0] in basic else Curve(c.points[1:2]) for n, c in full.items()}
+    for size in (3000, 100_000, 1_000_000):
+        request = FAMILY.example((size,), "float32")
+        assert kernel.estimate(request, few).seconds == pytest.approx(kernel.estimate(request, full).seconds, rel=0.15)

@@ -82,18 +82,25 @@ class _Table:
             self._samples[key] = self._sample(name, dtype, at)
         return self._samples[key]
 
-    def _sample(self, name: str, dtype: str, at: float) -> tuple[float, str] | None:
+    def measured(self, name: str, dtype: str) -> tuple[Curve | None, str]:
+        """Return a sample's curve, and the dtype that it was measured in: the asked one, or one that stands in."""
         for stand_in in (dtype, _FAMILY.get(dtype, ""), "float64" if itemsize(dtype) > 4 else "float32", "float32"):
             curve = self.curves.get(f"{name}/{stand_in}")
             if curve is not None:
-                line = _line(curve)
-                if stand_in == dtype and line.error is not None:  # how exact it is, another dtype does not tell
-                    self.error = max(self.error or 0.0, line.error)
-                self.spread = max(self.spread, line.spread)
-                self.extrapolated = self.extrapolated or not line.sizes[0] <= 2.0**at <= line.sizes[-1]
-                larger = itemsize(dtype) / itemsize(stand_in)
-                return line.seconds_at(2.0**at) * (max(larger, 1.0) if at > 11 else 1.0), stand_in
-        return None
+                return curve, stand_in
+        return None, dtype
+
+    def _sample(self, name: str, dtype: str, at: float) -> tuple[float, str] | None:
+        curve, stand_in = self.measured(name, dtype)
+        if curve is None:
+            return None
+        line = _line(curve)
+        if stand_in == dtype and line.error is not None:  # how exact it is, another dtype does not tell
+            self.error = max(self.error or 0.0, line.error)
+        self.spread = max(self.spread, line.spread)
+        self.extrapolated = self.extrapolated or not line.sizes[0] <= 2.0**at <= line.sizes[-1]
+        larger = itemsize(dtype) / itemsize(stand_in)
+        return line.seconds_at(2.0**at) * (max(larger, 1.0) if at > 11 else 1.0), stand_in
 
     def multiply(self, dtype: str, at: float) -> float:
         """Return what one more product costs."""
@@ -114,22 +121,48 @@ class _Table:
         name, factor = _LIKE.get(op, (op, 1.0))
         if name == "multiply":
             return cheap
-        if name == "add_product":
-            found = self.sample(name, dtype, at)
-            two = self.sample("two", dtype, at)
-            return cheap * 1.5 if found is None or two is None else max((found[0] - two[0]) / 8 - cheap, cheap / 2)
+        curve, known = self.measured(name, dtype)
+        if curve is None:
+            dear = (
+                1.5
+                if name == "add_product"
+                else 1.0
+                if name in ("cast", "floor", "maximum", "greater", "where")
+                else 4.0
+            )
+            return cheap * dear * factor
+        self.sample(name, dtype, at)  # for the error, and whether this goes beyond the sizes that were measured
+        kept = self.error, self.extrapolated
+        sizes = _line(curve).sizes
+        size, place = 2.0**at, bisect_right(sizes, 2.0**at)
+        # Between two sizes it goes in a straight line; beyond them, or where there is one alone, by the element.
+        near = sizes[max(place - 1, 0)]
+        added = self._added(name, known, math.log2(near)) * (size / near if place in (0, len(sizes)) else 1.0)
+        if 0 < place < len(sizes):
+            after = self._added(name, known, math.log2(sizes[place]))
+            added += (size - near) / (sizes[place] - near) * (after - added)
+        self.error, self.extrapolated = kept
+        larger = max(itemsize(dtype) / itemsize(known), 1.0)
+        return max(cheap + added * larger, cheap / 4) * factor
+
+    def _added(self, name: str, dtype: str, at: float) -> float:
+        """Return what a step takes beyond a product, at a size that it was measured at."""
+        cheap = self.multiply(dtype, at)
         found = self.sample(name, dtype, at)
-        if found is None:
-            return cheap * (1.0 if name in ("cast", "floor", "maximum", "greater", "where") else 4.0) * factor
+        assert found is not None
+        if name == "add_product":
+            two = self.sample("two", dtype, at)
+            return cheap / 2 if two is None else max((found[0] - two[0]) / 8 - cheap, cheap / 2) - cheap
         pairs = name in ("arctan2", "maximum", "power", "divide", "remainder", "greater", "where")
         start = self.sample("two" if pairs else "one", dtype, at)
-        assert start is not None
+        if start is None:
+            return 0.0
         rest = found[0] - start[0] + cheap - (2 * COPIES - 1) * cheap
         if name in ("where", "cast"):
             rest -= COPIES * (self.step("greater", dtype, at) if "greater" in MEASURED else cheap)
         if name == "cast":
             rest -= COPIES * cheap
-        return max(rest / COPIES, cheap / 4) * factor
+        return rest / COPIES - cheap
 
 
 def estimate(stages: Sequence[Stage], curves: Mapping[str, Curve]) -> Estimate | None:

@@ -98,8 +98,11 @@ class Elementwise(Operation):
                     yield _request(root, [(size,)] * operand_count(root), dtype)
 
     def urgency(self, request: Request) -> float:
-        # What a step costs is the difference to one of these, so that their sizes come before other steps'.
-        return 12.0 if sample_classes().get(request.params) in BASIC else 1.0
+        # What a step costs is the difference to one of these, so that their sizes come before other steps'; of those a
+        # middle size tells most.
+        if sample_classes().get(request.params) in BASIC:
+            return 60.0
+        return 8.0 if request.first.shape[0] == _FEW_SIZES[1] else 1.0
 
     def held_out(self, rng: np.random.Generator) -> Request:
         root: Node | None = None
