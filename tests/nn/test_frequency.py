@@ -88,6 +88,10 @@ def test_transforms(length, device):
     few = z[:, : max(length // 4, 1)]
     assert apart(nn.signal(few, length), to_time(array(few), length)) < 1e-6
     assert nn.spectrum(x.to(device).bfloat16()).dtype is torch.complex64
+    nothing = nn.spectrum(x[:0].to(device))
+    assert nothing.shape == z[:0].shape
+    assert nothing.dtype is torch.complex64
+    assert nn.signal(nothing, length).shape == (0, length, 3)
 
 
 @pytest.mark.parametrize("device", DEVICES)
