@@ -62,11 +62,17 @@ class _Elementwise(Kernel):
             return None
         # The sample reads two arrays and writes one, so that it stands for a third of the bytes in elements.
         measured = "float32" if curve is curves.get("two/float32") else dtype
-        return curve.at((log2(self.moved(request) / (3 * itemsize(measured))),))
+        moved, calls = self.moved(request), self.calls(request)
+        found = curve.at((log2(moved / calls / (3 * itemsize(measured))),))
+        return found._replace(seconds=found.seconds * calls)
 
     def moved(self, request: Request) -> float:
         """Return the bytes that go through memory."""
         return request.operation.work(request).bytes
+
+    def calls(self, request: Request) -> int:
+        """Return how many kernels run one after another."""
+        return 1
 
     def features(self, request: Request) -> Features:
         return request.operation.features(request)
@@ -161,6 +167,9 @@ class TorchSteps(_Elementwise):
         (result,) = request.operation.result(request)
         steps = [value for value in _program(request, _NATIVE).values if value.args]
         return float(sum(result.size * (len(v.args) + 1) * itemsize(v.dtype) for v in steps))
+
+    def calls(self, request: Request) -> int:
+        return max(sum(bool(value.args) for value in _program(request, _NATIVE).values), 1)
 
     def plan(self, request: Request) -> Plan:
         (result,) = request.operation.result(request)

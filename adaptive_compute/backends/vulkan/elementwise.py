@@ -92,9 +92,8 @@ class ElementwiseKernel(VulkanKernel):
         return pieces(request, self.limits.largest)
 
     def estimate(self, request: Request, curves: Mapping[str, Curve]) -> Estimate | None:
-        known = super().estimate(request, curves)
-        if known is not None:
-            return known
+        if self.features(request).name in curves:
+            return super().estimate(request, curves)
         (result,) = request.operation.result(request)
         dtypes = tuple(o.dtype for o in request.operands if o is not None)
         nbytes = request.operation.work(request).bytes
