@@ -37,7 +37,7 @@ class Session:
         on_gpu = self.device.startswith("cuda")
         self.record: dict[str, Any] = {
             "benchmark": "byte-model",
-            "command": " ".join(["python -m benchmarks.byte_model", *sys.argv[1:]]),
+            "command": command(sys.argv[1:]),
             "date": datetime.now(UTC).date().isoformat(),
             "machine": {**machine(), "device": torch.cuda.get_device_name() if on_gpu else "cpu"},
             "data": described(self.texts),
@@ -112,6 +112,13 @@ def main() -> None:
     for kind in session.options.model:
         session.model(kind)
     print(json.dumps(session.record.get("summary", {}), indent=1))
+
+
+def command(words: list[str]) -> str:
+    """Return the command line, folders and files of this machine left out."""
+    paths = ("--data", "--out")
+    kept = [word for at, word in enumerate(words) if word not in paths and (at == 0 or words[at - 1] not in paths)]
+    return " ".join(["python -m benchmarks.byte_model --data FOLDER", *kept])
 
 
 def changed(recipe: Recipe, changes: str) -> Recipe:

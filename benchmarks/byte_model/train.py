@@ -23,7 +23,7 @@ class Recipe:
     steps: int = 4000
     batch: int = 64
     length: int = 1024
-    rate: float = 2e-3
+    rate: float = 3e-3
     warm_up: int = 200
     last_rate: float = 0.02  # of the highest one
     decay: float = 0.1

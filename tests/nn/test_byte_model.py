@@ -125,6 +125,8 @@ def test_a_run_writes_its_record_after_every_seed(tmp_path, monkeypatch, text, c
     assert all(run["certificate"]["causal"] for run in record["runs"])
     assert record["summary"]["transformer"]["seeds"] == [0, 1]
     assert record["data"]["train"]["bytes"] == 600
+    assert str(tmp_path) not in record["command"]
+    assert "--data FOLDER --model transformer" in record["command"]
     assert "test" in capsys.readouterr().out
 
 
