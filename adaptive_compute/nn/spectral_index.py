@@ -118,13 +118,14 @@ class SpectralIndex:
         return self.codes.numel() + 4 * (self.counts.numel() + self.sizes.numel())
 
     def within(self, number: int) -> torch.Tensor:
-        """Return a panel's kept places, int64, ascending, numbered within the panel."""
+        """Return a panel's kept places, ascending, numbered within the panel; int32 where that holds their numbers."""
         codes = self.codes[self._bytes[number] : self._bytes[number + 1]]
         if self.bitmap:
             bits = codes[:, None] >> torch.arange(7, -1, -1, dtype=torch.uint8, device=codes.device) & 1
             return bits.reshape(-1).nonzero().reshape(-1)
-        passed = torch.cumsum(codes, 0)[codes < ESCAPE]
-        return passed + torch.arange(len(passed), device=codes.device)
+        narrow = torch.int32 if self.panel * self.shape[1] + ESCAPE * 8 < 2**31 else torch.int64
+        passed = torch.cumsum(codes, 0, dtype=narrow)[codes < ESCAPE]
+        return passed + torch.arange(len(passed), dtype=narrow, device=codes.device)
 
     def decode(self, number: int) -> Panel:
         """Return one panel."""
@@ -135,12 +136,13 @@ class SpectralIndex:
         size = min(self.panel, leading - first)
         within = self.within(number)
         if len(within) != self._begins[number + 1] - self._begins[number] or (
-            len(within) and int(within[-1]) >= size * last
+            len(within) and (int(within.max()) >= size * last or int(within.min()) < 0)
         ):
             raise ShapeError(f"codes of panel {number} are damaged: they do not name as many places as it keeps")
-        row = (within % size).to(torch.int32)
-        column = torch.div(within, size, rounding_mode="floor", out=within)
-        starts = torch.searchsorted(column, torch.arange(last + 1, device=column.device), out_int32=True)
+        column = within // size
+        row = (within - column * size).to(torch.int32)
+        bounds = torch.arange(last + 1, dtype=column.dtype, device=column.device)
+        starts = torch.searchsorted(column, bounds, out_int32=True)
         found = Panel(first, size, self._begins[number], starts, row)
         if len(self) <= CACHED:
             self._decoded[number] = found

@@ -8,10 +8,11 @@ result. That is the dense product's value at the cost of the kept coefficients.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from typing import Any
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -26,6 +27,8 @@ from .sparse import SparseSpectralTensor
 from .spectral_index import Panel, SpectralIndex
 
 BLOCK = 1024
+ROWS = 1 << 12  # of the result that are worked on together, so that few are held twice
+LITTLE = 1 << 18  # products of coefficients and vectors below which threads would cost more than they save
 GATHERED = 1 << 13  # pairs of rows whose inner products are taken at a time
 
 
@@ -87,10 +90,11 @@ def _spectral(x: torch.Tensor, w: SparseSpectralTensor) -> torch.Tensor:
     if not x.numel():  # nothing to transform; what remains is linear in x, so that gradients are zeros
         return (x.sum() * 0).expand(len(x), w.shape[1])
     wide = x.dtype.to_complex()
-    # Vectors are columns from here on: a panel's rows of them are neighbours in memory.
-    spectrum = ac.ifft(x.to(wide)).mT.contiguous()
-    values = w.values if isinstance(w.values, torch.Tensor) else spectrum.new_empty(0)
-    product = _SparseProduct.apply(spectrum, values, w).mT.contiguous()
+    values = w.values if isinstance(w.values, torch.Tensor) else x.new_empty(0, dtype=wide)
+    # Vectors are columns in the product: a panel's rows of them are neighbours in memory. No name holds what one step
+    # hands to the next, so that no more than two of them are in memory.
+    product = _SparseProduct.apply(ac.ifft(x.to(wide)).mT.contiguous(), values, w)
+    product = product.mT.contiguous()
     return ac.ifft(product) if w.dtype.is_complex else ac.irfft(product, w.shape[1])
 
 
@@ -127,50 +131,60 @@ Values = Callable[[Panel], torch.Tensor]
 
 
 class _OnTheHost:
-    """The three products on the CPU: SciPy's sparse ones, which let threads run side by side, a panel each."""
+    """The three products on the CPU: SciPy's sparse ones, which let threads run side by side."""
 
     @staticmethod
     def forward(x: torch.Tensor, index: SpectralIndex, values: Values) -> torch.Tensor:
-        def work(numbers: range) -> np.ndarray:
-            out = np.zeros((index.shape[1], x.shape[1]), _numpy(x).dtype)
-            for number in numbers:
-                panel = index.decode(number)
-                out += _matrix(panel, values(panel)) @ _numpy(x[panel.first : panel.first + panel.size])
-            return out
+        last = index.shape[1]
+        out = np.zeros((last, x.shape[1]), _numpy(x).dtype)
 
-        parts = _in_threads(work, index.panels)
-        return torch.from_numpy(sum(parts[1:], parts[0]))
+        def prepared(number: int) -> tuple[Panel, torch.Tensor]:
+            panel = index.decode(number)
+            return panel, values(panel)
+
+        def add(panel: Panel, held: torch.Tensor, first: int) -> None:
+            mine = _numpy(x[panel.first : panel.first + panel.size])
+            out[first : first + ROWS] += _matrix(panel, held, first, min(first + ROWS, last)) @ mine
+
+        with _threads(index, x.shape[1]) as pool:
+            ahead = pool.submit(prepared, 0)
+            for number in range(index.panels):
+                panel, held = ahead.result()
+                if number + 1 < index.panels:
+                    ahead = pool.submit(prepared, number + 1)
+                list(pool.map(partial(add, panel, held), range(0, last, ROWS)))
+        return torch.from_numpy(out)
 
     @staticmethod
     def to_x(g: torch.Tensor, index: SpectralIndex, values: Values) -> torch.Tensor:
         out = torch.empty(index.shape[0], g.shape[1], dtype=g.dtype)
 
-        def work(numbers: range) -> None:
-            for number in numbers:
-                panel = index.decode(number)
-                found = _matrix(panel, values(panel).conj()).T @ _numpy(g)
-                out[panel.first : panel.first + panel.size] = torch.from_numpy(found)
+        def work(number: int) -> None:
+            panel = index.decode(number)
+            found = _matrix(panel, values(panel).conj(), 0, index.shape[1]).T @ _numpy(g)
+            out[panel.first : panel.first + panel.size] = torch.from_numpy(found)
 
-        _in_threads(work, index.panels)
+        with _threads(index, g.shape[1]) as pool:
+            list(pool.map(work, range(index.panels)))
         return out
 
     @staticmethod
     def to_values(g: torch.Tensor, x: torch.Tensor, index: SpectralIndex) -> torch.Tensor:
         out = torch.empty(len(index), dtype=g.dtype)
 
-        def work(numbers: range) -> None:
-            for number in numbers:
-                panel = index.decode(number)
-                mine = _numpy(x[panel.first : panel.first + panel.size])
-                starts = panel.starts.numpy()
-                last = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-                for at in range(0, len(last), GATHERED):
-                    some = slice(at, at + GATHERED)
-                    left, right = _numpy(g)[last[some]], mine[panel.leading[some].numpy()]
-                    found = np.einsum("ev,ev->e", left, right.conj())
-                    out[panel.begin + at : panel.begin + at + len(found)] = torch.from_numpy(found)
+        def work(number: int) -> None:
+            panel = index.decode(number)
+            mine = _numpy(x[panel.first : panel.first + panel.size])
+            starts = panel.starts.numpy()
+            last = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+            for at in range(0, len(last), GATHERED):
+                some = slice(at, at + GATHERED)
+                left, right = _numpy(g)[last[some]], mine[panel.leading[some].numpy()]
+                found = np.einsum("ev,ev->e", left, right.conj())
+                out[panel.begin + at : panel.begin + at + len(found)] = torch.from_numpy(found)
 
-        _in_threads(work, index.panels)
+        with _threads(index, x.shape[1]) as pool:
+            list(pool.map(work, range(index.panels)))
         return out
 
 
@@ -216,18 +230,37 @@ def _kernels(x: torch.Tensor) -> Any:
     return _OnTheHost if x.device.type == "cpu" else _OnTheDevice
 
 
-def _in_threads(work: Callable[[range], Any], panels: int) -> list[Any]:
-    """Do panels in as many threads as torch uses, each thread those of one remainder."""
-    threads = min(torch.get_num_threads(), panels)
-    if threads <= 1:
-        return [work(range(panels))]
+class _Alone:
+    """What stands in for a pool of threads where the work is too little for one."""
+
+    submit = staticmethod(lambda call, *arguments: _Done(call(*arguments)))
+    map = staticmethod(map)
+
+
+class _Done(NamedTuple):
+    value: Any
+
+    def result(self) -> Any:
+        return self.value
+
+
+@contextmanager
+def _threads(index: SpectralIndex, vectors: int) -> Iterator[Any]:
+    """Give a pool of as many threads as torch uses."""
+    threads = torch.get_num_threads()
+    if threads == 1 or len(index) * vectors < LITTLE:
+        yield _Alone
+        return
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, [range(first, panels, threads) for first in range(threads)]))
+        yield pool
 
 
-def _matrix(panel: Panel, values: torch.Tensor) -> scipy.sparse.csr_matrix:
-    shape = (len(panel.starts) - 1, panel.size)
-    return scipy.sparse.csr_matrix((_numpy(values), panel.leading.numpy(), panel.starts.numpy()), shape=shape)
+def _matrix(panel: Panel, values: torch.Tensor, first: int, stop: int) -> scipy.sparse.csr_matrix:
+    """Return last frequencies ``first`` to ``stop`` of a panel."""
+    starts = panel.starts[first : stop + 1].numpy()
+    some = slice(int(starts[0]), int(starts[-1]))
+    shape = (stop - first, panel.size)
+    return scipy.sparse.csr_matrix((_numpy(values[some]), panel.leading[some].numpy(), starts - starts[0]), shape=shape)
 
 
 def _compressed(
