@@ -73,7 +73,8 @@ def publish(name: str, figures: Mapping[str, Any], text: str, options: argparse.
         options = parser().parse_args()
         given = []
     else:
-        given = [word for word in sys.argv[1:] if word not in ("--json", "--save")]
+        words = zip(["", *sys.argv[1:]], sys.argv[1:])  # each behind the one before it
+        given = ["FOLDER" if before == "--data" else word for before, word in words if word not in ("--json", "--save")]
     made = {
         "benchmark": name,
         "command": " ".join([f"python -m benchmarks.{Path(sys.argv[0]).stem}", *given]),
