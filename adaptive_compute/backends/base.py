@@ -87,6 +87,10 @@ class Kernel:
         """Return the request's place in this kernel's time model (by default the operation's own)."""
         return request.operation.features(request)
 
+    def tells(self, request: Request) -> bool:
+        """Tell whether measuring a sample says anything about requests other than this very one."""
+        return True
+
     def estimate(self, request: Request, curves: Mapping[str, Curve]) -> Estimate | None:
         """Predict time and error from what the profile measured; None where nothing was.
 

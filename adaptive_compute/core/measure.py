@@ -245,7 +245,7 @@ class _Run:
                 continue
             if operation.work(request).flops >= self.limits.get(kernel, math.inf):
                 continue
-            if kernel.supports(relocated(request, kernel)) is True:
+            if kernel.tells(request) and kernel.supports(relocated(request, kernel)) is True:
                 (waiting if self.must_wait(kernel) else able).append(kernel)
         ledger.seen += 1
         for kernel in waiting:

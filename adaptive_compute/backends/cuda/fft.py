@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ...core.operation import Request
+from ...core.operation import Features, Request
 from ...core.operations.fft_rule import FULL, NONE, WORKING, FFTParams
 from ...core.precision import COMPLEX_OF
 from ...core.transfer import counters
@@ -30,6 +30,12 @@ LARGEST = 2**31 - 1  # cuFFT's plain plans count in ints
 def kernels(device: str) -> Sequence[Kernel]:
     """Return this room's kernels for a device."""
     return [TorchFFT(device), CupyFFT(device)]
+
+
+def _placed(request: Request) -> Features:
+    """Return a place in the time model: to real values, and over several axes, a call costs several times more."""
+    found, p = request.operation.features(request), request.params
+    return found._replace(name=f"{found.name}/{'c2r' if p.kind == 'c2r' else 'c'}{min(len(p.axes), 2)}")
 
 
 def _known(request: Request) -> bool | str:
@@ -79,6 +85,9 @@ class TorchFFT(Kernel):
     def supports(self, request: Request) -> bool | str:
         return _known(request)
 
+    def features(self, request: Request) -> Features:
+        return _placed(request)
+
     def stages(self, request: Request) -> int:
         return stream.count(request, _cut(request))
 
@@ -119,6 +128,9 @@ class CupyFFT(Kernel):
 
     def __init__(self, device: str) -> None:
         self.device = device
+
+    def features(self, request: Request) -> Features:
+        return _placed(request)
 
     def stages(self, request: Request) -> int:
         return stream.count(request, _cut(request))
