@@ -6,15 +6,18 @@ router sends the whole elsewhere (Vulkan), a block is large and goes as one pipe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Any
 
 import torch
 
 import adaptive_compute as ac
 
+from ..core.errors import NoKernelError
 from .layer import working_dtype
+from .workers import share
 
 # Bytes of one block's padded signal. On a processor a block should stay in its cache; elsewhere fewer calls count.
 CACHED_BLOCK, LARGE_BLOCK = 1 << 20, 1 << 28
@@ -45,8 +48,21 @@ def _pulled_back(u: Any, g: Any, spectrum: Any, n: int) -> Any:
     return ac.irfft(back * ac.conj(spectrum), n), ac.sum(back * ac.conj(ac.rfft(u)), axis=1)
 
 
+@lru_cache(maxsize=256)
+def _torch_transforms(n: int, dtype: Any) -> bool:
+    """Tell whether torch's transform is exact enough for one row, and for several, of n points there and back."""
+    with ac.using(kernel="torch"):
+        try:
+            for rows in (1, 2):
+                ac.explain(ac.rfft, torch.empty((rows, n), dtype=dtype))
+                ac.explain(ac.irfft, torch.empty((rows, n // 2 + 1), dtype=dtype.to_complex()), n)
+        except NoKernelError:
+            return False
+    return True
+
+
 class Blocks:
-    """The kernels' spectra, and padded buffers for one block, made once for all blocks of a call.
+    """How a call is divided, and the kernels' spectra, made once for all blocks.
 
     Parameters
     ----------
@@ -63,21 +79,16 @@ class Blocks:
         self.taps, self.h_dtype = h.shape[-1], h.dtype
         self.n = fast_length(self.length + self.taps - 1)
         self.dtype = working_dtype(torch.promote_types(u.dtype, h.dtype))
-        self.far = False
-        self._choice: AbstractContextManager[Any] = nullcontext()
-        if u.device.type == "cpu":
-            self.far = self._goes_far()
-            if not self.far and ac.settings.kernel is None:
-                self._choice = ac.using(kernel="torch")  # in place, in cache, on the tensors themselves
-        with self._choice:
+        self.far = u.device.type == "cpu" and self._goes_far()
+        self.near = u.device.type == "cpu" and not self.far
+        self._in_place = self.near and ac.settings.kernel is None and _torch_transforms(self.n, self.dtype)
+        with self._chosen():
             self.spectrum = ac.rfft(h.to(self.dtype), self.n)
-            self._turned = self.spectrum.conj().resolve_conj()  # once, rather than for every block
-        limit = CACHED_BLOCK if u.device.type == "cpu" and not self.far else LARGE_BLOCK
-        rows = max(limit // (self.n * self.dtype.itemsize), 1)
-        self._size = (min(max(rows // self.batch, 1), self.dim), min(rows, self.batch))
-        self._signals = torch.zeros((buffers, *self._size, self.n), dtype=self.dtype, device=u.device)
-        self._spectra: list[Any] = [None] * buffers
-        self._place = (slice(0), slice(0))
+            self.turned = self.spectrum.conj().resolve_conj()  # once, rather than for every block
+        rows = max((CACHED_BLOCK if self.near else LARGE_BLOCK) // (self.n * self.dtype.itemsize), 1)
+        self.channels, self.elements = min(max(rows // self.batch, 1), self.dim), min(rows, self.batch)
+        self.signals = (buffers, self.channels, self.elements, self.n)
+        self.device = u.device
 
     def _goes_far(self) -> bool:
         """Tell whether the router sends the call to another device; nothing is computed, and no memory is touched."""
@@ -85,48 +96,73 @@ class Blocks:
         kernel = torch.empty((self.dim, 1, self.n // 2 + 1), dtype=self.dtype.to_complex())
         return any(step.get("device", "cpu") != "cpu" for step in _filtered.explain(whole, kernel, self.n).steps)
 
-    def __iter__(self) -> Iterator[tuple[slice, slice]]:
-        """Yield the places of the blocks: channels, then elements of the batch."""
-        channels, elements = self._size
-        with self._choice:
-            for c in range(0, self.dim, channels):
-                for b in range(0, self.batch, elements):
-                    self._place = (slice(c, min(c + channels, self.dim)), slice(b, min(b + elements, self.batch)))
-                    yield self._place
+    def _chosen(self) -> AbstractContextManager[Any]:
+        """Return the settings of the transforms: torch's own work in cache, on the tensors themselves."""
+        return ac.using(kernel="torch") if self._in_place else nullcontext()
+
+    def run(self, task: Callable[[Block], None]) -> None:
+        """Call ``task`` for every block: in threads on the processor, where those of a channel stay with one thread."""
+
+        def lane(numbers: Iterator[int]) -> None:
+            with self._chosen():
+                block = Block(self)
+                for number in numbers:
+                    first = number * self.channels
+                    for b in range(0, self.batch, self.elements):
+                        channels = slice(first, min(first + self.channels, self.dim))
+                        block.place = channels, slice(b, min(b + self.elements, self.batch))
+                        task(block)
+
+        count = -(-self.dim // self.channels)
+        if self.near:
+            share(count, lane)
+        else:
+            lane(iter(range(count)))
+
+    def kernel_gradient(self, of_spectrum: Any) -> Any:
+        """Return the kernels' gradient from that of their spectra."""
+        with self._chosen():
+            return ac.irfft(of_spectrum, self.n)[..., : self.taps].to(self.h_dtype)
+
+
+class Block:
+    """One thread's padded buffers, and the place among all channels and all elements of the batch that it is at."""
+
+    def __init__(self, whole: Blocks) -> None:
+        self.whole = whole
+        self.place = (slice(0), slice(0))
+        self._signals = torch.zeros(whole.signals, dtype=whole.dtype, device=whole.device)
+        self._spectra: list[Any] = [None] * len(self._signals)
 
     def signal(self, number: int) -> Any:
         """Return the part of a buffer that the block's signal is written to."""
-        return self._padded(number)[..., : self.length]
+        return self._padded(number)[..., : self.whole.length]
 
     def _padded(self, number: int) -> Any:
-        channels, elements = self._place
+        channels, elements = self.place
         return self._signals[number, : channels.stop - channels.start, : elements.stop - elements.start]
 
     def filtered(self, number: int, order: Any = ...) -> Any:
         """Return a signal's convolution with the block's kernels."""
-        padded, spectrum = self._padded(number), self.spectrum[order][self._place[0], None]
-        if self.far:
-            return _filtered(padded, spectrum, self.n)[..., : self.length]
+        whole, padded = self.whole, self._padded(number)
+        spectrum = whole.spectrum[order][self.place[0], None]
+        if whole.far:
+            return _filtered(padded, spectrum, whole.n)[..., : whole.length]
         self._spectra[number] = ac.rfft(padded)
-        return ac.irfft(self._spectra[number] * spectrum, self.n)[..., : self.length]
+        return ac.irfft(self._spectra[number] * spectrum, whole.n)[..., : whole.length]
 
     def pulled_back(self, number: int, gradient: int, of_spectrum: Any, order: Any = ..., again: bool = True) -> Any:
         """Return a signal's gradient for that of its convolution, and add to the gradient of the kernels' spectra.
 
         ``again`` says that the signal's own spectrum is still the one that ``filtered`` made.
         """
-        place, u, g = self._place[0], self._padded(number), self._padded(gradient)
-        if self.far:
-            back, part = _pulled_back(u, g, self.spectrum[order][place, None], self.n)
+        whole, place, u, g = self.whole, self.place[0], self._padded(number), self._padded(gradient)
+        if whole.far:
+            back, part = _pulled_back(u, g, whole.spectrum[order][place, None], whole.n)
         else:
             spectrum = self._spectra[number] if again else ac.rfft(u)
             turned = ac.rfft(g)
             part = torch.linalg.vecdot(spectrum, turned, dim=1)
-            back = ac.irfft(turned.mul_(self._turned[order][place, None]), self.n)
+            back = ac.irfft(turned.mul_(whole.turned[order][place, None]), whole.n)
         of_spectrum[order][place] += part
-        return back[..., : self.length]
-
-    def kernel_gradient(self, of_spectrum: Any) -> Any:
-        """Return the kernels' gradient from that of their spectra."""
-        with self._choice:
-            return ac.irfft(of_spectrum, self.n)[..., : self.taps].to(self.h_dtype)
+        return back[..., : whole.length]

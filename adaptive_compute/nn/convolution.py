@@ -19,7 +19,7 @@ from torch.autograd import forward_ad
 import adaptive_compute as ac
 
 from ..core.errors import ArgumentTypeError, DtypeError, ShapeError
-from .blocks import Blocks, fast_length
+from .blocks import Block, Blocks, fast_length
 from .layer import FLOATS, check_alike, working_dtype
 
 
@@ -154,9 +154,12 @@ class _Convolution(torch.autograd.Function):  # type: ignore[misc]
         out = torch.empty_like(u)
         u, result = u.transpose(0, 1), out.transpose(0, 1)
         blocks = Blocks(u, h, 1)
-        for place in blocks:
-            blocks.signal(0).copy_(u[place])
-            result[place] = blocks.filtered(0)
+
+        def task(block: Block) -> None:
+            block.signal(0).copy_(u[block.place])
+            result[block.place] = block.filtered(0)
+
+        blocks.run(task)
         return out
 
     @staticmethod
@@ -168,10 +171,13 @@ class _Convolution(torch.autograd.Function):  # type: ignore[misc]
         u, g, result = u.transpose(0, 1), grad.transpose(0, 1), grad_u.transpose(0, 1)
         blocks = Blocks(u, h, 2)
         of_spectrum = torch.zeros_like(blocks.spectrum)
-        for place in blocks:
-            blocks.signal(0).copy_(u[place])
-            blocks.signal(1).copy_(g[place])
-            result[place] = blocks.pulled_back(0, 1, of_spectrum, again=False)
+
+        def task(block: Block) -> None:
+            block.signal(0).copy_(u[block.place])
+            block.signal(1).copy_(g[block.place])
+            result[block.place] = block.pulled_back(0, 1, of_spectrum, again=False)
+
+        blocks.run(task)
         return grad_u, blocks.kernel_gradient(of_spectrum)
 
 
@@ -183,12 +189,16 @@ class _Gated(torch.autograd.Function):  # type: ignore[misc]
         ctx.save_for_backward(z, short, h)
         streams, blocks, taps = _streams(z, short, h, 1)
         out = z.new_empty(streams.shape[1:])
-        for place in blocks:
+
+        def task(block: Block) -> None:
+            place = block.place
             *gates, v = _shortened(streams[:, *place], taps[:, place[0]])
             for i in reversed(range(len(gates) - 1)):
-                torch.mul(gates[i + 1], v, out=blocks.signal(0))
-                v = blocks.filtered(0, i)
+                torch.mul(gates[i + 1], v, out=block.signal(0))
+                v = block.filtered(0, i)
             _write(out[place], gates[0], v)
+
+        blocks.run(task)
         return out
 
     @staticmethod
@@ -200,23 +210,27 @@ class _Gated(torch.autograd.Function):  # type: ignore[misc]
         streams, blocks, taps = _streams(z, short, h, len(orders) + 1)
         of_streams, of_taps = torch.empty_like(streams), torch.zeros_like(taps)
         of_spectrum = torch.zeros_like(blocks.spectrum)
-        for place in blocks:
-            block = streams[:, *place]
-            shortened = _shortened(block, taps[:, place[0]])
+
+        def task(block: Block) -> None:
+            place = block.place
+            given, short_taps = streams[:, *place], taps[:, place[0]]
+            shortened = _shortened(given, short_taps)
             *gates, v = shortened
             inner = {len(orders): v}  # what stands to the right of gate i, for each i
             for i in reversed(orders):
-                torch.mul(gates[i + 1], inner[i + 1], out=blocks.signal(i))
-                inner[i] = blocks.filtered(i, i)
+                torch.mul(gates[i + 1], inner[i + 1], out=block.signal(i))
+                inner[i] = block.filtered(i, i)
             g = grad[place].to(v.dtype)
             found = torch.empty_like(shortened)
             torch.mul(g, inner[0], out=found[0])
             for i in orders:
-                torch.mul(g, gates[i], out=blocks.signal(-1))
-                g = blocks.pulled_back(i, -1, of_spectrum, i)
+                torch.mul(g, gates[i], out=block.signal(-1))
+                g = block.pulled_back(i, -1, of_spectrum, i)
                 torch.mul(g, inner[i + 1], out=found[i + 1])
             torch.mul(g, gates[-1], out=found[-1])
-            _pull_short(found, block, taps[:, place[0]], of_streams[:, *place], of_taps[:, place[0]])
+            _pull_short(found, given, short_taps, of_streams[:, *place], of_taps[:, place[0]])
+
+        blocks.run(task)
         return of_streams.view_as(z), of_taps.view_as(short).to(short.dtype), blocks.kernel_gradient(of_spectrum)
 
 
