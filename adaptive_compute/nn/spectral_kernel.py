@@ -24,7 +24,7 @@ from .. import fft, ifft, nufft
 from ..core.errors import ArgumentError, ShapeError
 
 CHUNK = 64  # of the causal form: its direct part costs N * CHUNK, its states N / CHUNK
-CACHE_BYTES, GPU_BYTES = 1 << 22, 1 << 28  # of the waves that are worked on together
+CPU_BYTES, GPU_BYTES = 1 << 23, 1 << 28  # of the waves that are worked on together
 DIRECT_UP_TO = 64  # modes; measured by benchmarks/nn_attention.py
 
 
@@ -190,9 +190,9 @@ def _causal_by_nufft(a: Any, b: Any, values: Any, s: Any, eps: float) -> torch.T
 
 
 def _block(values: torch.Tensor, spectrum: torch.Tensor) -> int:
-    """Return how many positions are worked on together: as many as a cache holds waves of."""
+    """Return how many positions are worked on together: few enough that their waves take little memory."""
     position = len(values) * spectrum.shape[-1] * 2 * values.element_size()
-    return max((GPU_BYTES if values.is_cuda else CACHE_BYTES) // position, CHUNK)
+    return max((GPU_BYTES if values.is_cuda else CPU_BYTES) // position, CHUNK)
 
 
 def _run(alone: bool, function: Any, *given: Any) -> Any:

@@ -112,7 +112,7 @@ def test_blocks_change_nothing(form, monkeypatch):
     layer, x = form(8, heads=2, modes=7), drawn(2, 300, 8).requires_grad_()
     found, slopes = [], []
     for size in (1, 1 << 40):
-        monkeypatch.setattr("adaptive_compute.nn.spectral_kernel.CACHE_BYTES", size)
+        monkeypatch.setattr("adaptive_compute.nn.spectral_kernel.CPU_BYTES", size)
         found.append(layer(x))
         slopes.append(torch.autograd.grad(found[-1].square().sum(), [x, *layer.parameters()]))
     assert torch.allclose(*found, atol=1e-6)
@@ -135,7 +135,7 @@ def test_gradients(form, method, monkeypatch):
     torch.manual_seed(0)
     layer = form(4, heads=2, modes=5, method=method).double()
     layer.chunk = 3
-    monkeypatch.setattr("adaptive_compute.nn.spectral_kernel.CACHE_BYTES", 1)
+    monkeypatch.setattr("adaptive_compute.nn.spectral_kernel.CPU_BYTES", 1)
     monkeypatch.setattr("adaptive_compute.nn.spectral_kernel.CHUNK", 3)
     names, values = zip(*layer.named_parameters())
     x = drawn(2, 7, 4, dtype=torch.float64).requires_grad_()
