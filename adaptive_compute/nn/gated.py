@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..core.errors import ArgumentError
-from .convolution import gated_convolution, with_skip
+from .convolution import _is_transformed, gated_convolution, with_skip
 from .filters import make_filter
 from .layer import Layer, whole
 from .streaming import State, checked_state, convolve_step, initial_convolution, initial_shift, shift_step
@@ -84,6 +84,11 @@ class GatedConvolution(Layer):
         self.checked(x)
         _, length, dim = x.shape
         h = self._filters()
+        if x.is_cuda and self.project.bias is None and not _is_transformed(x):
+            from .kernels.gated_layer import fused_layer, supports
+
+            if supports(x, self.short, h):
+                return fused_layer(x, self.project.weight, self.short, h, self.skip, self.out.weight)
         h = h if length == h.shape[2] else h[..., :length]
         y = gated_convolution(self._streams(x), self.short, h, self.skip)
         return torch.nn.functional.linear(y.reshape(dim, -1).T, self.out.weight, self.out.bias).reshape(x.shape)

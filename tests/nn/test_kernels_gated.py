@@ -15,7 +15,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
 
 from adaptive_compute import nn  # noqa: E402
-from adaptive_compute.nn.kernels import compiled, gated_convolution, gated_convolution_long  # noqa: E402
+from adaptive_compute.nn.kernels import compiled, gated_convolution, gated_convolution_long, gated_layer  # noqa: E402
 
 SHIM = Path(__file__).parent / "cuda_on_host.hpp"
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ (apt install g++) to compile CUDA with")
@@ -196,22 +196,58 @@ def test_second_gradient(on_host):
     shapes = (6, 1, 64), (6, 3), (1, 2, 64), (1, 2)
     leaves = [torch.randn(shape, requires_grad=True) for shape in shapes]
 
-    def second(function):
-        first = torch.autograd.grad(function(*leaves).square().sum(), leaves, create_graph=True)
-        return torch.autograd.grad(sum(x.square().sum() for x in first), leaves)
-
     def plain(z, short, h, skip):
         return nn.convolution._plain_gated(z, short, nn.convolution.with_skip(h, skip))
 
-    for a, b in zip(second(gated_convolution.fused_gated_convolution), second(plain)):
+    fused = gated_convolution.fused_gated_convolution
+    for a, b in zip(second_gradients(fused, leaves), second_gradients(plain, leaves)):
         assert (a - b).norm() < 1e-5 * b.norm()
+
+
+@needs_compiler
+@pytest.mark.parametrize("length", [256, 100])
+def test_whole_layer(on_host, length):
+    """The layer as one node, against the layer's calls one by one."""
+    torch.manual_seed(0)
+    layer = nn.GatedConvolution(4, max_length=256, filter="full")
+    x, grad = torch.randn(2, length, 4, requires_grad=True), torch.randn(2, length, 4)
+    leaves = [x, layer.project.weight, layer.short, layer.filter.weight, layer.skip, layer.out.weight]
+
+    def fused(x, project, short, h, skip, out):
+        return gated_layer.fused_layer(x, project, short, h[None], skip, out)
+
+    for found, wanted in zip(with_gradients(fused(*leaves), leaves, grad), with_gradients(layer(x), leaves, grad)):
+        assert (found - wanted).norm() < 2e-6 * wanted.norm() + 1e-6
+
+
+@needs_compiler
+def test_second_gradient_of_the_whole_layer(on_host):
+    shapes = (1, 32, 2), (6, 2), (6, 3), (1, 2, 32), (1, 2), (2, 2)
+    leaves = [torch.randn(shape, requires_grad=True) for shape in shapes]
+
+    def plain(x, project, short, h, skip, out):
+        z = (project @ x.flatten(0, 1).T).view(6, 1, 32)
+        y = nn.convolution._plain_gated(z, short, nn.convolution.with_skip(h, skip))
+        return (out @ y.flatten(1)).T.view(x.shape)
+
+    for a, b in zip(second_gradients(gated_layer.fused_layer, leaves), second_gradients(plain, leaves)):
+        assert (a - b).norm() < 1e-5 * b.norm()
+
+
+def with_gradients(out, leaves, grad):
+    return out.detach(), *torch.autograd.grad(out, leaves, grad)
+
+
+def second_gradients(function, leaves):
+    first = torch.autograd.grad(function(*leaves).square().sum(), leaves, create_graph=True)
+    return torch.autograd.grad(sum(x.square().sum() for x in first), leaves)
 
 
 @pytest.mark.parametrize(
     ("changes", "answer"),
     [
         ({}, True),
-        ({"z.is_cuda": False}, False),
+        ({"z.device": SimpleNamespace(type="cpu")}, False),
         ({"z.dtype": torch.float64}, False),
         ({"z.dtype": torch.float16}, False),
         ({"z.shape": (6, 1, 1 << 18)}, True),
@@ -223,7 +259,7 @@ def test_second_gradient(on_host):
 )
 def test_what_is_supported(monkeypatch, changes, answer):
     monkeypatch.setattr(gated_convolution, "find_spec", lambda name: name == "cupy")
-    z = SimpleNamespace(is_cuda=True, dtype=torch.bfloat16, shape=(6, 1, 8))
+    z = SimpleNamespace(device=SimpleNamespace(type="cuda"), dtype=torch.bfloat16, shape=(6, 1, 8))
     call = {"z": z, "short": SimpleNamespace(shape=(6, 3)), "h": SimpleNamespace(shape=(1, 2, 8))}
     for place, value in changes.items():
         operand, attribute = place.split(".")

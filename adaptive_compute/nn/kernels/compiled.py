@@ -1,10 +1,15 @@
-"""CUDA kernels of the layers, compiled for their constants when they are first used, and kept on disk by CuPy."""
+"""CUDA kernels of the layers, compiled for their constants when they are first used, and kept on disk by CuPy.
+
+A step of a layer starts a dozen kernels, so what the host does for each counts: arguments are written to places that a
+launch's parameters already point to.
+"""
 
 from __future__ import annotations
 
 import threading
 import warnings
 from collections.abc import Callable, Mapping
+from ctypes import addressof, c_uint64, c_void_p
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +17,21 @@ from typing import Any
 import torch
 
 Launch = Callable[[str, tuple[int, int], int, int, tuple[Any, ...]], None]
+ARGUMENTS = 32  # of a kernel, at most
 _compiling = threading.Lock()
+
+
+class Places(threading.local):
+    """A thread's eight bytes for each argument of a launch, and their addresses; the driver reads them at once."""
+
+    def __init__(self) -> None:
+        self.values = (c_uint64 * ARGUMENTS)()
+        first = addressof(self.values)
+        self.addresses = (c_void_p * ARGUMENTS)(*(first + 8 * n for n in range(ARGUMENTS)))
+        self.parameters = addressof(self.addresses)
+
+
+_places = Places()
 
 
 def launcher(files: tuple[str, ...], constants: Mapping[str, int], index: int) -> Launch:
@@ -31,7 +50,7 @@ def launcher(files: tuple[str, ...], constants: Mapping[str, int], index: int) -
     -------
     callable
         ``launch(name, grid, threads, shared, arguments)``: ``shared`` bytes of a block's shared memory; arguments are
-        tensors, for their address, and whole numbers.
+        tensors, for their address, and whole numbers that are not negative.
     """
     return _launcher(files, tuple(constants.items()), index)
 
@@ -39,25 +58,32 @@ def launcher(files: tuple[str, ...], constants: Mapping[str, int], index: int) -
 @lru_cache(maxsize=256)
 def _launcher(files: tuple[str, ...], constants: tuple[tuple[str, int], ...], index: int) -> Launch:
     import cupy
+    from cupy.cuda.driver import launchKernel
 
     options = ("--std=c++17", *(f"-D{name}={value}" for name, value in constants))
     with _compiling, cupy.cuda.Device(index), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # CuPy's about where it looks for headers that these sources do not need
         module = cupy.RawModule(code=source(files), options=options)
         module.compile()
+    functions: dict[tuple[str, int], Any] = {}
 
-    @lru_cache(maxsize=64)
     def function(name: str, shared: int) -> Any:
         raw = module.get_function(name)
         if shared > 48 << 10:  # more than that a kernel must ask for
             raw.max_dynamic_shared_size_bytes = shared
-        return raw.kernel
+        functions[name, shared] = raw.kernel.ptr, raw  # kept, for as long as its address is
+        return functions[name, shared]
 
     def launch(name: str, grid: tuple[int, int], threads: int, shared: int, arguments: tuple[Any, ...]) -> None:
-        with cupy.cuda.Device(index):
-            stream = _stream(torch.cuda.current_stream(index).cuda_stream, index)
-            values = [x.data_ptr() if isinstance(x, torch.Tensor) else x for x in arguments]
-            function(name, shared)(grid, (threads,), values, shared, stream)
+        if torch.cuda.current_device() != index:
+            with torch.cuda.device(index):
+                return launch(name, grid, threads, shared, arguments)
+        pointer, _ = functions.get((name, shared)) or function(name, shared)
+        values = _places.values
+        for n, x in enumerate(arguments):
+            values[n] = x.data_ptr() if isinstance(x, torch.Tensor) else x
+        stream = torch.cuda.current_stream(index).cuda_stream
+        launchKernel(pointer, *grid, 1, threads, 1, 1, shared, stream, _places.parameters, 0)
 
     return launch
 
@@ -66,10 +92,3 @@ def _launcher(files: tuple[str, ...], constants: tuple[tuple[str, int], ...], in
 def source(files: tuple[str, ...]) -> str:
     """Return the text of source files beside this module, one behind the other."""
     return "\n".join((Path(__file__).parent / file).read_text(encoding="utf-8") for file in files)
-
-
-@lru_cache(maxsize=64)
-def _stream(pointer: int, index: int) -> Any:
-    import cupy
-
-    return cupy.cuda.ExternalStream(pointer, index)

@@ -28,12 +28,17 @@ BLOCKS = 1024  # of the backward kernel, about: each sums the filter's gradient 
 
 def supports(z: Any, short: Any, h: Any) -> bool:
     """Tell whether ``fused_gated_convolution`` computes a call."""
+    return supports_shape(z.device, z.dtype, z.shape[1], z.shape[2], short, h)
+
+
+def supports_shape(device: Any, dtype: Any, batch: int, length: int, short: Any, h: Any) -> bool:
+    """Tell whether the kernels compute a call on sequences of that dtype and shape."""
     return (
-        z.is_cuda
-        and z.dtype in ELEMENTS
+        device.type == "cuda"
+        and dtype in ELEMENTS
         and h.shape[0] == 1
-        and 1 <= z.shape[2] <= LONGEST
-        and 1 <= z.shape[1] <= MOST_ITEMS
+        and 1 <= length <= LONGEST
+        and 1 <= batch <= MOST_ITEMS
         and short.shape[1] <= MOST_TAPS
         and find_spec("cupy") is not None
     )
@@ -68,7 +73,7 @@ class Plan:
 
     def __init__(self, points: int, element: int, taps: int, device: int, packed: bool) -> None:
         constants = {"LENGTH": points, "ELEMENT": element, "TAPS": taps, "PACKED": int(packed), **CONSTANTS}
-        self._launch: Launch = launcher(FILES, constants, device)
+        self.launch: Launch = launcher(FILES, constants, device)
         self.points, self._side = points, points // 16
         self._threads = max(self._side, 128)
         places = points + points // 16  # gaps included; steps of size 64 have places of their own
@@ -82,7 +87,7 @@ class Plan:
     def start(self, name: str, dim: int, items: int, more: int, *arguments: Any) -> None:
         """Start a kernel over channels, ``items`` times, with ``more`` bytes of shared memory a thread."""
         size = self._bytes + more * self._threads
-        self._launch(name, (self.width(dim), items), self._threads, size, arguments)
+        self.launch(name, (self.width(dim), items), self._threads, size, arguments)
 
     def spectrum(self, h: Any, skip: Any) -> Any:
         """Return the filters' spectra (dim, points, 2)."""
@@ -128,7 +133,8 @@ def parts(items: int, most: int) -> int:
     return -(-items // -(-items // most))
 
 
-def _plan(z: Any, short: Any, packed: bool) -> Any:
+def plan_of_call(z: Any, short: Any, packed: bool) -> Any:
+    """Return the kernels for a call; rows that are not ``packed`` are read element by element."""
     points = max(1 << (z.shape[2] - 1).bit_length(), SHORTEST)
     return plan_of(points, ELEMENTS[z.dtype], short.shape[1], z.device.index or 0, packed)
 
@@ -147,23 +153,33 @@ class _Fused(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, z: Any, short: Any, h: Any, skip: Any) -> Any:
         ctx.save_for_backward(z, short, h, skip)
-        z, packed = _rows(z)
-        plan = _plan(z, short, packed)
-        run = forward if isinstance(plan, Plan) else by_steps.forward
-        return run(plan, z, *_narrow(short, h, skip))
+        return run_forward(z, short, h, skip)
 
     @staticmethod
     def backward(ctx: Any, grad: Any) -> tuple[Any, ...]:
         z, short, h, skip = ctx.saved_tensors
         if torch.is_grad_enabled():  # a gradient of this gradient is wanted
             return _again(ctx, grad, z, short, h, skip)
-        z, packed = _rows(z)
-        grad, also = _rows(grad)
-        plan = _plan(z, short, packed and also)
-        run = backward if isinstance(plan, Plan) else by_steps.backward
-        of_z, sums, of_h = run(plan, z, *_narrow(short, h, skip), grad)
-        of_skip = None if skip is None else of_h[None, :, 0].to(skip.dtype)
-        return of_z, sums.sum(0).to(short.dtype), of_h[None].to(h.dtype), of_skip
+        return run_backward(z, short, h, skip, grad)
+
+
+def run_forward(z: Any, short: Any, h: Any, skip: Any) -> Any:
+    """Return the gated convolution, outside of torch's graph."""
+    z, packed = _rows(z)
+    plan = plan_of_call(z, short, packed)
+    run = forward if isinstance(plan, Plan) else by_steps.forward
+    return run(plan, z, *_narrow(short, h, skip))
+
+
+def run_backward(z: Any, short: Any, h: Any, skip: Any, grad: Any) -> tuple[Any, Any, Any, Any]:
+    """Return the gradients of the operands, each in its operand's dtype."""
+    z, packed = _rows(z)
+    grad, also = _rows(grad)
+    plan = plan_of_call(z, short, packed and also)
+    run = backward if isinstance(plan, Plan) else by_steps.backward
+    of_z, sums, of_h = run(plan, z, *_narrow(short, h, skip), grad)
+    of_skip = None if skip is None else of_h[None, :, 0].to(skip.dtype)
+    return of_z, sums.sum(0).to(short.dtype), of_h[None].to(h.dtype), of_skip
 
 
 def _narrow(short: Any, h: Any, skip: Any) -> tuple[Any, Any, Any]:

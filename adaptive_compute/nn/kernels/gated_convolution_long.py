@@ -22,7 +22,7 @@ class Plan:
     def __init__(self, points: int, element: int, taps: int, device: int, packed: bool) -> None:
         rows, columns = POINTS[points]
         constants = {"ROWS": rows, "COLUMNS": columns, "ELEMENT": element, "TAPS": taps, "PACKED": int(packed)}
-        self._launch: Launch = launcher(FILES, constants, device)
+        self.launch: Launch = launcher(FILES, constants, device)
         self.points = points
         width = 16 if rows > 256 else 32
         self._tiles, self._column_threads, self._column_bytes = columns // width, width * rows // 16, width * rows * 8
@@ -30,15 +30,15 @@ class Plan:
 
     def columns(self, name: str, matrices: int, *arguments: Any) -> None:
         """Start a kernel over the columns of matrices."""
-        self._launch(name, (matrices * self._tiles, 1), self._column_threads, self._column_bytes, arguments)
+        self.launch(name, (matrices * self._tiles, 1), self._column_threads, self._column_bytes, arguments)
 
     def rows(self, name: str, matrices: int, more: int, *arguments: Any) -> None:
         """Start a kernel over the rows of matrices, with ``more`` bytes of shared memory."""
-        self._launch(name, (matrices * self._stacks, 1), 128, self._row_bytes + more, arguments)
+        self.launch(name, (matrices * self._stacks, 1), 128, self._row_bytes + more, arguments)
 
     def spans(self, name: str, sequences: int, length: int, *arguments: Any) -> None:
         """Start a kernel over spans of sequences."""
-        self._launch(name, (sequences * -(-length // SPAN), 1), 128, 512, arguments)
+        self.launch(name, (sequences * -(-length // SPAN), 1), 128, 512, arguments)
 
 
 def forward(plan: Plan, z: Any, weights: Any, h: Any, skip: Any) -> Any:

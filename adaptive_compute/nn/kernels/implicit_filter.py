@@ -98,7 +98,7 @@ def last_kernel(
 
 @triton.jit
 def hidden_kernel(
-    PARTS, INNER_GRAD, X, W1, B1, W2, B2, TURNS, length, features, tiles, stacks, size,
+    PARTS, INNER_GRAD, X, W1, B1, W2, B2, TURNS, length, features, channels, tiles, stacks, size,
     PADDED: tl.constexpr, WIDTH: tl.constexpr, POSITIONS: tl.constexpr,
 ):  # fmt: skip
     """Store the gradients of TURNS, B1, B2, W2 and W1, one behind the other, of some positions."""
@@ -123,7 +123,7 @@ def hidden_kernel(
         grad *= turns1
         of_b1 += tl.sum(grad, 0)
         of_w1 += tl.dot(tl.trans(grad), x, input_precision="tf32x3")
-    own = PARTS + tl.program_id(0) * size
+    own = PARTS + tl.program_id(0) * size + channels * (WIDTH + 1)
     tl.store(own + w, of_turns1)
     tl.store(own + WIDTH + w, of_turns2)
     tl.store(own + 2 * WIDTH + w, of_b1)
@@ -165,9 +165,10 @@ class _Filter(torch.autograd.Function):  # type: ignore[misc]
         *network, last, rates, factors = parameters
         (length, count), (channels, width) = features.shape, last.shape
         out, inner = features.new_empty((channels, length)), features.new_empty((length, width))
-        forward_kernel[(triton.cdiv(length, POSITIONS),)](
-            out, inner, features, *network, last, rates, factors, length, count, channels, PADDED=_padded(count),
-            WIDTH=width, POSITIONS=POSITIONS, CHANNELS=CHANNELS, num_warps=4, num_stages=1,
+        _start(
+            forward_kernel, (triton.cdiv(length, POSITIONS), 1), 4,
+            (out, inner, features, *network, last, rates, factors, length, count, channels),
+            (_padded(count), width, POSITIONS, CHANNELS),
         )  # fmt: skip
         ctx.save_for_backward(features, inner, *parameters)
         return out
@@ -185,13 +186,15 @@ class _Filter(torch.autograd.Function):  # type: ignore[misc]
         size = sum(sizes)
         parts = features.new_empty((programs, size))
         inner_grad = features.new_empty((stacks, length, width))
-        last_kernel[(programs, stacks)](
-            parts, inner_grad, grad.contiguous(), inner, last, rates, factors, length, channels, tiles, size,
-            WIDTH=width, POSITIONS=POSITIONS, CHANNELS=CHANNELS, num_warps=8, num_stages=1,
+        _start(
+            last_kernel, (programs, stacks), 8,
+            (parts, inner_grad, grad.contiguous(), inner, last, rates, factors, length, channels, tiles, size),
+            (width, POSITIONS, CHANNELS),
         )  # fmt: skip
-        hidden_kernel[(programs,)](
-            parts[:, sizes[0] + channels :], inner_grad, features, *network, length, count, tiles, stacks, size,
-            PADDED=_padded(count), WIDTH=width, POSITIONS=POSITIONS, num_warps=8, num_stages=1,
+        _start(
+            hidden_kernel, (programs, 1), 8,
+            (parts, inner_grad, features, *network, length, count, channels, tiles, stacks, size),
+            (_padded(count), width, POSITIONS),
         )  # fmt: skip
         of_last, of_factors, of_turns, of_b1, of_b2, of_w2, of_w1 = parts.sum(0).split(sizes)
         return (
@@ -214,6 +217,24 @@ def _again(ctx: Any, grad: Any, *operands: Any) -> tuple[Any, ...]:
     needed = [x for x, want in zip(operands, ctx.needs_input_grad) if want]
     found = iter(torch.autograd.grad(plain_filter(*operands), needed, grad, create_graph=True))
     return tuple(next(found) if want else None for want in ctx.needs_input_grad)
+
+
+_made: dict[tuple[Any, ...], Any] = {}
+
+
+def _start(
+    kernel: Any, grid: tuple[int, int], warps: int, arguments: tuple[Any, ...], constants: tuple[int, ...]
+) -> None:
+    """Start a kernel; one that was made for such arguments before without Triton's looking at each of them again."""
+    kinds = (x if isinstance(x, int) else x.data_ptr() % 16 for x in arguments)
+    key = (kernel.__name__, arguments[0].device, *kinds, *constants)
+    made = _made.get(key)
+    if made is None:
+        made = kernel[grid](*arguments, *constants, num_warps=warps, num_stages=1)
+        if made is not None:  # the interpreter makes nothing
+            _made[key] = made
+    else:
+        made[(*grid, 1)](*arguments, *constants)
 
 
 def _padded(count: int) -> int:
