@@ -129,11 +129,15 @@ class Curve:
 
 
 class Curves(dict[str, Curve]):
-    """The curves of one kernel by parameter class, fitted together where they have as many coordinates."""
+    """The curves of one kernel by parameter class, fitted together where they have as many coordinates.
+
+    ``notes`` are for what a kernel derives from them and wants to keep.
+    """
 
     def __init__(self, classes: Mapping[str, Curve | Sequence[Measurement]]) -> None:
         for name, points in classes.items():
             self[name] = points if isinstance(points, Curve) else Curve(points, self, name)
+        self.notes: dict[Any, Any] = {}
         self._models: dict[int, tuple[_Model, dict[str, int]]] = {}
 
     def seconds(self, name: str, place: np.ndarray) -> float:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from ...core.array import itemsize
 from ...core.operation import log2
 from ...core.operations.elementwise_rule import COPIES, MEASURED
-from ...core.profile import Curve, Estimate
+from ...core.profile import Curve, Curves, Estimate
 from .blocks import Stage
 
 # What stands in for a step that is not measured itself: a step that is, and how much longer it takes.
@@ -69,6 +69,8 @@ class _Table:
 
     def __init__(self, curves: Mapping[str, Curve]) -> None:
         self.curves = curves
+        # What steps add to a product at the sizes that they were measured at, which is the same for all requests.
+        self.added: dict[tuple[str, str, float], float] = curves.notes if isinstance(curves, Curves) else {}
         self.error: float | None = None
         self.spread = 0.0
         self.extrapolated = False
@@ -147,6 +149,12 @@ class _Table:
 
     def _added(self, name: str, dtype: str, at: float) -> float:
         """Return what a step takes beyond a product, at a size that it was measured at."""
+        key = (name, dtype, at)
+        if key not in self.added:
+            self.added[key] = self._beyond(name, dtype, at)
+        return self.added[key]
+
+    def _beyond(self, name: str, dtype: str, at: float) -> float:
         cheap = self.multiply(dtype, at)
         found = self.sample(name, dtype, at)
         assert found is not None

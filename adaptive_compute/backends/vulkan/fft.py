@@ -66,6 +66,9 @@ class VulkanFFT(VulkanKernel):
     def too_large(self, request: Request) -> str | None:
         if not request.first.size:
             return None
+        # How a length is padded and cut takes milliseconds to find out, which matters near the limit alone.
+        if self.limits.too_large(_at_most(request, self.limits)) is None:
+            return None
         return super().too_large(request) or self.limits.too_large(_largest(request, self.limits))
 
     def pieces(self, request: Request) -> Sequence[tuple[Request, tuple[Any, ...], Any]]:
@@ -101,6 +104,15 @@ class VulkanFFT(VulkanKernel):
             along(b, source, to, axis, self.limits, shape)
             source = to
         return b.program()
+
+
+def _at_most(request: Request, limits: Limits) -> int:
+    """Return bytes that no buffer of a request exceeds: a line is padded to less than 5/2 of its points."""
+    x = request.first
+    steps = _steps(x.shape, x.dtype, request.params, limits)
+    (result,) = request.operation.result(request)
+    scratch = (max(nbytes, 8 * (5 * axis.n // 2 + 8) * axis.lines) for axis, nbytes in steps)
+    return max(x.nbytes, result.nbytes, *scratch)
 
 
 def _largest(request: Request, limits: Limits) -> int:
