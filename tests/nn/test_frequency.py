@@ -162,7 +162,9 @@ def test_gradients(make):
         return torch.func.functional_call(layer, dict(zip(names, values)), (x,))
 
     wide = torch.complex128 if layer.complex_inputs else torch.float64
-    assert torch.autograd.gradcheck(run, (drawn(2, 5, layer.dim, dtype=wide).requires_grad_(), *values))
+    x = drawn(2, 5, layer.dim, dtype=wide).requires_grad_()
+    # Every entry of the small layers' Jacobians; random projections of the composed ones'.
+    assert torch.autograd.gradcheck(run, (x, *values), fast_mode=len(values) > 1)
 
 
 def test_attention_among_bins_sees_the_future():

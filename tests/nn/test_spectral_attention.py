@@ -109,7 +109,7 @@ def test_layers_are_their_formula(device, form):
 @pytest.mark.parametrize("form", FORMS)
 def test_blocks_change_nothing(form, monkeypatch):
     torch.manual_seed(0)
-    layer, x = form(8, heads=2, modes=7), drawn(2, 300, 8).requires_grad_()
+    layer, x = form(8, heads=2, modes=7), drawn(2, 150, 8).requires_grad_()
     found, slopes = [], []
     for size in (1, 1 << 40):
         monkeypatch.setattr("adaptive_compute.nn.spectral_kernel.CPU_BYTES", size)
@@ -143,7 +143,7 @@ def test_gradients(form, method, monkeypatch):
     def run(x, *values):
         return torch.func.functional_call(layer, dict(zip(names, values)), (x,))
 
-    assert torch.autograd.gradcheck(run, (x, *values), atol=1e-6, nondet_tol=1e-12, fast_mode=method == "nufft")
+    assert torch.autograd.gradcheck(run, (x, *values), atol=1e-6, nondet_tol=1e-12, fast_mode=True)
 
 
 def test_phases_and_spectrum():
