@@ -22,7 +22,7 @@ from .theta import develop, horner, theta
 _DIGITS = 400  # of decimal numbers: no float64 offset of a height has more that count
 ZEROS = 1 << 18  # of a block, about
 PIECE = 8192  # zeros whose numbers stay in the cache from step to step
-FINER = (sign.OVERSAMPLING, 8.0, 16.0, 48.0)  # oversampling of the further looks, at every cell
+FINER = (8.0, 16.0, 48.0)  # oversampling of the further looks, at every cell
 
 
 @dataclass(frozen=True)
@@ -252,18 +252,41 @@ def statistics(first: Height, offsets: np.ndarray, below: int) -> dict[str, Any]
     if len(offsets) < 2:
         return {}
     whole, rest = gram_coordinate(first, offsets)
-    gaps = np.diff(rest)
-    after = (below - whole - 1) + np.arange(1, len(offsets) + 1) - rest
-    interval = np.floor(rest).astype(np.int64)
+    gaps, after = _Extremes(), _Extremes()
+    interval = np.empty(len(rest), np.int64)
+    for k in range(0, len(rest), PIECE):
+        here = rest[k : k + PIECE + 1]
+        gaps.add(np.diff(here), k)
+        here = rest[k : k + PIECE]
+        after.add(np.arange(below - whole + k, below - whole + k + len(here)) - here, k)
+        np.floor(here, out=interval[k : k + PIECE], casting="unsafe")
     interval -= interval[0]
     per = np.bincount(np.bincount(interval), minlength=6)
+    at = offsets
     return {
-        "smallest_gap": float(gaps.min()), "smallest_gap_at": float(offsets[gaps.argmin()]),
-        "largest_gap": float(gaps.max()), "largest_gap_at": float(offsets[gaps.argmax()]),
-        "largest_s": float(after.max()), "largest_s_at": float(offsets[after.argmax()]),
-        "smallest_s": float(after.min() - 1), "smallest_s_at": float(offsets[after.argmin()]),
+        "smallest_gap": gaps.least, "smallest_gap_at": float(at[gaps.least_at]),
+        "largest_gap": gaps.most, "largest_gap_at": float(at[gaps.most_at]),
+        "largest_s": after.most, "largest_s_at": float(at[after.most_at]),
+        "smallest_s": after.least - 1, "smallest_s_at": float(at[after.least_at]),
         "gram_intervals": per.tolist(),
     }  # fmt: skip
+
+
+class _Extremes:
+    """The least and the most of an array that comes in pieces, and their places."""
+
+    def __init__(self) -> None:
+        self.least, self.most = math.inf, -math.inf
+        self.least_at = self.most_at = 0
+
+    def add(self, values: np.ndarray, begin: int) -> None:
+        if not len(values):
+            return
+        low, high = int(values.argmin()), int(values.argmax())
+        if values[low] < self.least:
+            self.least, self.least_at = float(values[low]), begin + low
+        if values[high] > self.most:
+            self.most, self.most_at = float(values[high]), begin + high
 
 
 def closing(height: Height) -> Any:

@@ -12,7 +12,9 @@ import importlib
 import math
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -149,8 +151,16 @@ class Device:
 
         Windows of few terms, and those on whose grid a sign could not be told, are worked on by the CPU.
         """
-        if oversampling > sign.OVERSAMPLING or min(w.terms for w in windows) < LEAST_TERMS:
+        if min(w.terms for w in windows) < LEAST_TERMS:
             return blocks.find(windows, oversampling, every)
+        times = math.ceil(oversampling / sign.OVERSAMPLING)  # a row has room for its own number of points
+        split = [piece for window in windows for piece in _pieces(window, times)]
+        parts: list[blocks.Part] = []
+        for k in range(0, len(split), ROWS):
+            parts += self._find(split[k : k + ROWS], oversampling, every)
+        return [_whole(parts[k : k + times]) for k in range(0, len(parts), times)]
+
+    def _find(self, windows: Sequence[Window], oversampling: float, every: bool) -> list[blocks.Part]:
         grid, z = self.samples(windows, oversampling)
         parts, doubtful = self.roots(grid, z, every)
         for i in np.flatnonzero(doubtful).tolist():
@@ -239,6 +249,23 @@ class Device:
 
     def _pinned(self, size: int) -> np.ndarray:
         return np.frombuffer(self.cupy.cuda.alloc_pinned_memory(8 * size), np.float64, size)
+
+
+def _pieces(window: Window, count: int) -> list[Window]:
+    """Cut a window into pieces of the same length."""
+    length = window.last - window.first
+    ends = [window.first + length * i / count for i in range(count)] + [window.last]
+    return [replace(window, first=a, last=b) for a, b in pairwise(ends)]
+
+
+def _whole(pieces: Sequence[blocks.Part]) -> blocks.Part:
+    """Put neighbouring pieces together."""
+    if len(pieces) == 1:
+        return pieces[0]
+    return blocks.Part(
+        np.concatenate([p.offsets for p in pieces]), max(p.error for p in pieces),
+        tuple(at for p in pieces for at in p.undecided),
+    )  # fmt: skip
 
 
 _devices: dict[int, Device] = {}

@@ -148,6 +148,17 @@ def test_zeros_are_the_cpus(device):
             assert mine.undecided == ()
 
 
+def test_finer_looks_are_the_cpus(device, monkeypatch):
+    windows = spectral.windows(10**6, 0.0, 600.0, zeros=500)
+    monkeypatch.setattr(gpu, "ROWS", 3)
+    wanted = blocks.find(windows, 4.0, False)
+    monkeypatch.setattr(gpu.blocks, "find", None)
+    for finer in (8.0, 10.0):
+        for mine, its in zip(device.find(windows, finer, True), wanted, strict=True):
+            assert np.abs(mine.offsets - its.offsets).max() < 1e-9
+            assert mine.error >= its.error / 2
+
+
 def test_a_row_at_the_least_number_of_terms_has_room_for_its_bend(device):
     base = math.ceil(2 * math.pi * gpu.LEAST_TERMS**2)
     window = spectral.windows(base, 0.0, 3_000.0)[0]
