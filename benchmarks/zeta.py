@@ -123,6 +123,14 @@ def enclose(t: int, sample: int, direct: int, seed: int = 0) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def flint_version() -> dict[str, str]:
+    try:
+        import flint
+    except ImportError:
+        return {}
+    return {"python-flint": flint.__version__, "flint": flint.__FLINT_VERSION__}
+
+
 def gpu(device: str | None) -> dict[str, str]:
     if not (device or "").startswith("cuda"):
         return {}
@@ -156,7 +164,7 @@ def main() -> None:
     if arguments.output:
         made = {
             "benchmark": "zeta", "command": "python -m benchmarks.zeta " + " ".join(sys.argv[1:]),
-            "date": datetime.now(UTC).date().isoformat(), "machine": machine() | gpu(arguments.device),
+            "date": datetime.now(UTC).date().isoformat(), "machine": machine() | flint_version() | gpu(arguments.device),
             "figures": results,
         }  # fmt: skip
         Path(arguments.output).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")

@@ -56,7 +56,9 @@ def hunt_command(
     device: Annotated[
         str | None, typer.Option("--device", metavar="NAME", help="cpu or cuda:0; default: where the router goes.")
     ] = None,
-    block: Annotated[int | None, typer.Option("--block", metavar="N", help="Zeros of a block, about.")] = None,
+    block: Annotated[
+        int | None, typer.Option("--block", metavar="N", help="Zeros of a block, about; default 2^18, on a GPU 2^21.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Find every zero between two heights and verify that none is missing.
@@ -72,7 +74,6 @@ def hunt_command(
         raise ArgumentError("give one of --to and --count")
     if output is not None:
         _wanted(check_output, output)
-    size = ZEROS if block is None else block
     end = _wanted(end_of, begin, count) if end is None else end
     rank, world = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
     if rank is not None and world is not None and int(world) > 1:
@@ -80,9 +81,9 @@ def hunt_command(
             raise ArgumentError("--checkpoint is needed where several processes share a range")
         if output is not None:  # each would write its own share there
             raise ArgumentError("--output is not for processes that share a range: `adaptive zeta merge` writes it")
-        begin, end = _wanted(share, begin, end, int(rank), int(world), size)
+        begin, end = _wanted(share, begin, end, int(rank), int(world), ZEROS if block is None else block)
         checkpoint = checkpoint / f"part-{int(rank):04d}"
-    found = _wanted(zeros, begin, end, checkpoint=checkpoint, threads=threads, device=device, block=size)
+    found = _wanted(zeros, begin, end, checkpoint=checkpoint, threads=threads, device=device, block=block)
     summary, kept, start = Summary(), [], time.perf_counter()
     try:
         for each in _watched(found, begin, end):
