@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # For a machine whose only device is the processor, and what any other device that is no software driver adds.
 FULL_SECONDS, QUICK_SECONDS = 61.0, 10.0
-MORE_SECONDS, MORE_QUICK_SECONDS = 16.0, 5.0
+MORE_SECONDS, MORE_QUICK_SECONDS = 12.0, 5.0
 TUNING_SHARE = 0.15  # of a device's time, for finding its settings, on top of it
 # A kernel that takes so many seconds for one run is timed by that run, and not asked for more work than that again.
 SLOW = 0.5

@@ -5,10 +5,10 @@ candidate is really run on the same operands, through the same path that a calle
 two candidates differ by 1.2x or more; the rest, where any choice is as good, are reported apart.
 
 Candidates are timed in rounds, each once a round in rotating order, and a round's time is the lower quartile of its
-samples. What is four times as slow as the fastest after one round, or twice after two, runs no more. A candidate's time
-is the lower quartile of its rounds, as in a profile, because a disturbance only ever adds to a time. The chosen kernel
-counts as slower than the fastest one where it was so in all rounds but one at most; where it was not, noise decides
-between the two, and either is right.
+samples. What is three times as slow as the fastest after one round, or 1.7 times after two, runs no more. A candidate's
+time is the lower quartile of its rounds, as in a profile, because a disturbance only ever adds to a time. The chosen
+kernel counts as slower than the fastest one where it was so in all rounds but one at most; where it was not, noise
+decides between the two, and either is right.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from .settings import changed
 from .timing import time_in_turn, typical
 
 DECIDED = 1.2
-ROUNDS, SECONDS_A_ROUND = 5, 0.012
+ROUNDS, SECONDS_A_ROUND = 5, 0.008
 # Rounds after which a candidate that is so many times slower runs no more.
-SURE = {1: 4.0, 2: 2.0}
+SURE = {1: 3.0, 2: 1.7}
 ATTEMPTS = 8  # requests tried for each that is wanted: many leave no choice
 MIXED = "mixed "  # before a device's name: the first operand is there, the others are on the host
 

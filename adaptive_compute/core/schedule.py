@@ -32,7 +32,7 @@ ADDED = 0.6
 ADDED_SOFTWARE = 0.05
 # The part of the time that is kept for kernels that wait; where only software drivers have such; and the points that
 # each of them has at least.
-KEPT, KEPT_SOFTWARE, LEAST = 0.28, 0.05, 2
+KEPT, KEPT_SOFTWARE, LEAST = 0.35, 0.05, 2
 # Points that are checked together and timed together: a few of each operation first.
 FIRST, TOGETHER = 4, 16
 # A kernel waits that used so many times its part of the time so far, but not before it used so many times what its
