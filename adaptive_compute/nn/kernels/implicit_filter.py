@@ -16,6 +16,8 @@ import triton
 import triton.language as tl
 
 POSITIONS, CHANNELS = 32, 64  # of a tile: with more, registers do not suffice for products in three parts
+LAST_POSITIONS = 64  # of the last layer's tile backward
+PRECISION = "tf32x3"  # of products: three of them on tensor cores, which is as good as float32
 PROGRAMS = 128  # that share the positions backward; each adds up the gradients of its own
 WIDTHS = (16, 32, 64)  # of the hidden layers
 MOST_FEATURES = 64
@@ -33,27 +35,28 @@ def supports(features: Any, width: int, depth: int) -> bool:
 
 
 @triton.jit
-def hidden(X, W1, B1, W2, B2, TURNS, t, length, features, PADDED: tl.constexpr, WIDTH: tl.constexpr):
+def hidden(X, W1, B1, W2, B2, TURNS, t, length, features, PADDED: tl.constexpr, WIDTH: tl.constexpr,
+           PRECISION: tl.constexpr):  # fmt: skip
     """Return the features of some positions and, of both hidden layers, what the sine is taken of, and its factor."""
     w, f = tl.arange(0, WIDTH), tl.arange(0, PADDED)
     there = f[None, :] < features
     x = tl.load(X + t[:, None] * features + f[None, :], mask=there & (t[:, None] < length), other=0.0)
     w1 = tl.load(W1 + w[:, None] * features + f[None, :], mask=there, other=0.0)
     turns1, turns2 = tl.load(TURNS + w)[None, :], tl.load(TURNS + WIDTH + w)[None, :]
-    a1 = tl.dot(x, tl.trans(w1), input_precision="tf32x3") + tl.load(B1 + w)[None, :]
+    a1 = tl.dot(x, tl.trans(w1), input_precision=PRECISION) + tl.load(B1 + w)[None, :]
     w2 = tl.load(W2 + w[:, None] * WIDTH + w[None, :])
-    a2 = tl.dot(tl.sin(turns1 * a1), tl.trans(w2), input_precision="tf32x3") + tl.load(B2 + w)[None, :]
+    a2 = tl.dot(tl.sin(turns1 * a1), tl.trans(w2), input_precision=PRECISION) + tl.load(B2 + w)[None, :]
     return x, a1, turns1, w2, a2, turns2
 
 
 @triton.jit
 def forward_kernel(
     OUT, INNER, X, W1, B1, W2, B2, TURNS, LAST, RATES, FACTORS, length, features, channels,
-    PADDED: tl.constexpr, WIDTH: tl.constexpr, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr,
+    PADDED: tl.constexpr, WIDTH: tl.constexpr, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Store filters (channels, length), and the inner layer (length, WIDTH) behind its sine."""
     t, w = tl.program_id(0) * POSITIONS + tl.arange(0, POSITIONS), tl.arange(0, WIDTH)
-    _x, _a1, _turns1, _w2, a2, turns2 = hidden(X, W1, B1, W2, B2, TURNS, t, length, features, PADDED, WIDTH)
+    _x, _a1, _turns1, _w2, a2, turns2 = hidden(X, W1, B1, W2, B2, TURNS, t, length, features, PADDED, WIDTH, PRECISION)
     inner = tl.sin(turns2 * a2)
     tl.store(INNER + t[:, None] * WIDTH + w[None, :], inner, mask=t[:, None] < length)
     for start in range(0, channels, CHANNELS):
@@ -62,15 +65,15 @@ def forward_kernel(
         last = tl.load(LAST + d[:, None] * WIDTH + w[None, :], mask=kept[:, None], other=0.0)
         decay = tl.load(RATES + d, mask=kept, other=0.0) * tl.exp(tl.load(FACTORS + d, mask=kept, other=0.0))
         window = tl.exp(-decay[:, None] * t[None, :].to(tl.float32))
-        values = tl.dot(last, tl.trans(inner), input_precision="tf32x3") * window
+        values = tl.dot(last, tl.trans(inner), input_precision=PRECISION) * window
         place = OUT + d[:, None].to(tl.int64) * length + t[None, :]
         tl.store(place, values, mask=kept[:, None] & (t[None, :] < length))
 
 
 @triton.jit
 def last_kernel(
-    PARTS, INNER_GRAD, GRAD, INNER, LAST, RATES, FACTORS, length, channels, tiles, size,
-    WIDTH: tl.constexpr, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr,
+    PARTS, INNER_GRAD, GRAD, OUT, INNER, LAST, RATES, FACTORS, length, channels, tiles, size,
+    WIDTH: tl.constexpr, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Store, for some channels, the gradients of LAST and FACTORS, and what the inner layer receives."""
     d, w = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS), tl.arange(0, WIDTH)
@@ -81,14 +84,14 @@ def last_kernel(
     for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
         t = tile * POSITIONS + tl.arange(0, POSITIONS)
         inner = tl.load(INNER + t[:, None] * WIDTH + w[None, :], mask=t[:, None] < length, other=0.0)
-        place = GRAD + d[:, None].to(tl.int64) * length + t[None, :]
-        grad = tl.load(place, mask=kept[:, None] & (t[None, :] < length), other=0.0)
+        place, inside = d[:, None].to(tl.int64) * length + t[None, :], kept[:, None] & (t[None, :] < length)
+        grad = tl.load(GRAD + place, mask=inside, other=0.0)
+        values = tl.load(OUT + place, mask=inside, other=0.0)
         steps = decay[:, None] * t[None, :].to(tl.float32)
-        grad *= tl.exp(-steps)
-        values = tl.dot(last, tl.trans(inner), input_precision="tf32x3")
         of_factors -= tl.sum(grad * values * steps, 1)
-        of_last += tl.dot(grad, inner, input_precision="tf32x3")
-        back = tl.dot(tl.trans(grad), last, input_precision="tf32x3")
+        grad *= tl.exp(-steps)
+        of_last += tl.dot(grad, inner, input_precision=PRECISION)
+        back = tl.dot(tl.trans(grad), last, input_precision=PRECISION)
         row = tl.program_id(1).to(tl.int64) * length + t[:, None]
         tl.store(INNER_GRAD + row * WIDTH + w[None, :], back, mask=t[:, None] < length)
     own = PARTS + tl.program_id(0) * size
@@ -99,7 +102,7 @@ def last_kernel(
 @triton.jit
 def hidden_kernel(
     PARTS, INNER_GRAD, X, W1, B1, W2, B2, TURNS, length, features, channels, tiles, stacks, size,
-    PADDED: tl.constexpr, WIDTH: tl.constexpr, POSITIONS: tl.constexpr,
+    PADDED: tl.constexpr, WIDTH: tl.constexpr, POSITIONS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Store the gradients of TURNS, B1, B2, W2 and W1, one behind the other, of some positions."""
     w, f = tl.arange(0, WIDTH), tl.arange(0, PADDED)
@@ -108,7 +111,7 @@ def hidden_kernel(
     of_w2, of_w1 = tl.zeros([WIDTH, WIDTH], tl.float32), tl.zeros([WIDTH, PADDED], tl.float32)
     for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
         t = tile * POSITIONS + tl.arange(0, POSITIONS)
-        x, a1, turns1, w2, a2, turns2 = hidden(X, W1, B1, W2, B2, TURNS, t, length, features, PADDED, WIDTH)
+        x, a1, turns1, w2, a2, turns2 = hidden(X, W1, B1, W2, B2, TURNS, t, length, features, PADDED, WIDTH, PRECISION)
         grad = tl.zeros([POSITIONS, WIDTH], tl.float32)
         for stack in range(0, stacks):
             row = stack * length + t[:, None]
@@ -117,12 +120,12 @@ def hidden_kernel(
         of_turns2 += tl.sum(grad * a2, 0)
         grad *= turns2
         of_b2 += tl.sum(grad, 0)
-        of_w2 += tl.dot(tl.trans(grad), tl.sin(turns1 * a1), input_precision="tf32x3")
-        grad = tl.dot(grad, w2, input_precision="tf32x3") * tl.cos(turns1 * a1)
+        of_w2 += tl.dot(tl.trans(grad), tl.sin(turns1 * a1), input_precision=PRECISION)
+        grad = tl.dot(grad, w2, input_precision=PRECISION) * tl.cos(turns1 * a1)
         of_turns1 += tl.sum(grad * a1, 0)
         grad *= turns1
         of_b1 += tl.sum(grad, 0)
-        of_w1 += tl.dot(tl.trans(grad), x, input_precision="tf32x3")
+        of_w1 += tl.dot(tl.trans(grad), x, input_precision=PRECISION)
     own = PARTS + tl.program_id(0) * size + channels * (WIDTH + 1)
     tl.store(own + w, of_turns1)
     tl.store(own + WIDTH + w, of_turns2)
@@ -157,7 +160,7 @@ def implicit_filter(
 
 
 class _Filter(torch.autograd.Function):  # type: ignore[misc]
-    """Keeps its operands and the inner layer."""
+    """Keeps its operands, the inner layer, and the result, which whoever uses it keeps as well."""
 
     @staticmethod
     def forward(ctx: Any, features: Any, *parameters: Any) -> Any:
@@ -168,14 +171,14 @@ class _Filter(torch.autograd.Function):  # type: ignore[misc]
         _start(
             forward_kernel, (triton.cdiv(length, POSITIONS), 1), 4,
             (out, inner, features, *network, last, rates, factors, length, count, channels),
-            (_padded(count), width, POSITIONS, CHANNELS),
+            (_padded(count), width, POSITIONS, CHANNELS, PRECISION),
         )  # fmt: skip
-        ctx.save_for_backward(features, inner, *parameters)
+        ctx.save_for_backward(features, out, inner, *parameters)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Any) -> tuple[Any, ...]:
-        features, inner, *parameters = ctx.saved_tensors
+        features, out, inner, *parameters = ctx.saved_tensors
         if torch.is_grad_enabled():  # a gradient of this gradient is wanted
             return _again(ctx, grad, features, *parameters)
         *network, last, rates, factors = parameters
@@ -188,13 +191,14 @@ class _Filter(torch.autograd.Function):  # type: ignore[misc]
         inner_grad = features.new_empty((stacks, length, width))
         _start(
             last_kernel, (programs, stacks), 8,
-            (parts, inner_grad, grad.contiguous(), inner, last, rates, factors, length, channels, tiles, size),
-            (width, POSITIONS, CHANNELS),
+            (parts, inner_grad, grad.contiguous(), out, inner, last, rates, factors, length, channels,
+             triton.cdiv(length, LAST_POSITIONS), size),
+            (width, LAST_POSITIONS, CHANNELS, PRECISION),
         )  # fmt: skip
         _start(
             hidden_kernel, (programs, 1), 8,
             (parts, inner_grad, features, *network, length, count, channels, tiles, stacks, size),
-            (_padded(count), width, POSITIONS),
+            (_padded(count), width, POSITIONS, PRECISION),
         )  # fmt: skip
         of_last, of_factors, of_turns, of_b1, of_b2, of_w2, of_w1 = parts.sum(0).split(sizes)
         return (
@@ -223,7 +227,7 @@ _made: dict[tuple[Any, ...], Any] = {}
 
 
 def _start(
-    kernel: Any, grid: tuple[int, int], warps: int, arguments: tuple[Any, ...], constants: tuple[int, ...]
+    kernel: Any, grid: tuple[int, int], warps: int, arguments: tuple[Any, ...], constants: tuple[Any, ...]
 ) -> None:
     """Start a kernel; one that was made for such arguments before without Triton's looking at each of them again."""
     kinds = (x if isinstance(x, int) else x.data_ptr() % 16 for x in arguments)
