@@ -95,13 +95,13 @@ def _kill(folder, end, times, rng, reach):
 
 
 @pytest.mark.parametrize(
-    ("end", "times", "reach"), [(30_000, 3, 0.05), pytest.param(150_000, 20, 0.05, marks=pytest.mark.slow)]
+    ("end", "times", "reach"), [(150_000, 3, 0.02), pytest.param(1_000_000, 20, 0.05, marks=pytest.mark.slow)]
 )
 def test_resume_after_kills_at_random_moments_gives_the_same_bytes(tmp_path, end, times, reach):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     list(zeta.zeros(5_000, end, block=2_000, checkpoint=whole))
     assert _kill(broken, end, times, random.Random(3), reach) >= times - 1
-    assert len(list(broken.glob("*.block"))) < len(list(whole.glob("*.block"))) or times < 20
+    assert 0 < len(list(broken.glob("*.block"))) < len(list(whole.glob("*.block")))
     list(zeta.zeros(5_000, end, block=2_000, checkpoint=broken))
     names = sorted(p.name for p in whole.iterdir())
     assert names == sorted(p.name for p in broken.iterdir() if p.suffix != ".part")
