@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...core.operation import Features, Request
+from ...core.operation import Features, Request, log2
 from ...core.operations.reduce_rule import ReduceParams, result_dtype
 from ...core.program import WORKING
 from ...core.transfer import counters
@@ -20,12 +20,25 @@ TILE = 1 << 16  # elements: with its temporary it fits a core's cache
 NARROW = 1 << 10  # elements of a kept inner axis in one tile, so that the tile spans many of the reduced one
 TORCH_SHARED = 1 << 15  # values from which on torch shares a reduction out among threads (ATen's GRAIN_SIZE)
 APART = 3.0  # octaves between what is shared out and what is not, in a time model
+BEGINNING = 16  # values that take as long as beginning with another run of them
 RUN = 64  # values that one accumulator adds up at most, where the reduced axis is not the innermost
 
 
 def kernels() -> Sequence[Kernel]:
     """Return this room's kernels."""
     return [NumpyTiled("numpy-threads", threaded=True), NumpyTiled("numpy", threaded=False), TorchReduce()]
+
+
+def _by_runs(request: Request) -> Features:
+    """Return a place in the time model whose work counts the runs of neighbouring values besides the values.
+
+    A loop begins for each, which takes as long as some more values: what has short rows is slow.
+    """
+    found, p, shape = request.operation.features(request), request.params, request.first.shape
+    length = math.prod(shape[axis] for axis in p.axes)
+    inner = math.prod(shape[max(p.axes, default=-1) + 1 :])
+    runs = length if inner > 1 else request.first.size / max(length, 1)
+    return found._replace(at=(log2(request.first.size + BEGINNING * runs), *found.at[1:]))
 
 
 class NumpyTiled(Kernel):
@@ -45,6 +58,9 @@ class NumpyTiled(Kernel):
         if self.threaded and request.first.size < 2 * TILE:
             return "there is too little to share out"
         return True
+
+    def features(self, request: Request) -> Features:
+        return _by_runs(request)
 
     def plan(self, request: Request) -> Plan:
         return TiledPlan(request, request.threads if self.threaded else 1)
@@ -205,7 +221,7 @@ class TorchReduce(Kernel):
 
     def features(self, request: Request) -> Features:
         # From so many values on torch wakes its threads, which costs as much as several thousand values do.
-        found = request.operation.features(request)
+        found = _by_runs(request)
         shared = request.threads > 1 and request.first.size >= TORCH_SHARED
         return found._replace(at=(*found.at, APART if shared else 0.0))
 
