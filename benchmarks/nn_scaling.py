@@ -77,8 +77,7 @@ def made(name: str, length: int, device: str, dtype: torch.dtype, batch: int) ->
 
 
 def seconds(call: Callable[[], None], least: int = 5, limit: float = 0.5) -> float:
-    """Return the median time of a call, after two that do not count."""
-    call()
+    """Return the median time of a call, after one that does not count."""
     call()
     found: list[float] = []
     while len(found) < least or (sum(found) < limit and len(found) < 100):
@@ -122,22 +121,32 @@ def device_bytes(call: Callable[[], None]) -> int:
 
 def scaling(device: str, dtype: torch.dtype, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Return times and memory against the length, and their slopes, for every layer."""
-    kind, rows = device.partition(":")[0], {}
+    rows: dict[str, Any] = {}
     for name in LAYERS:
-        times, memory = {}, {}
-        for length in LENGTHS:
-            call = made(name, length, device, dtype, BATCH[kind])
-            times[length] = seconds(call, limit=0.3 if kind == "cpu" else 0.1)
-            memory[length] = host_bytes(name, length) if kind == "cpu" else device_bytes(call)
-            del call
-        rows[name] = {
-            "batch": BATCH[kind], "seconds": times, "bytes": memory, "time_slope": slope(times),
-            "memory_slope": slope({n: m for n, m in memory.items() if n >= 1 << 13}),
-        }  # fmt: skip
-        print(name, {n: round(1e3 * t, 2) for n, t in times.items()}, "ms; slopes", round(rows[name]["time_slope"], 3),
-              round(rows[name]["memory_slope"], 3), flush=True, file=sys.stderr)  # fmt: skip
+        rows[name] = times(name, device, dtype) | memory(name, device, dtype)
+        print(name, {n: round(1e3 * t, 2) for n, t in rows[name]["seconds"].items()}, "ms; slopes",
+              round(rows[name]["time_slope"], 3), round(rows[name]["memory_slope"], 3), flush=True,
+              file=sys.stderr)  # fmt: skip
         keep(rows)
     return rows
+
+
+def times(name: str, device: str, dtype: torch.dtype) -> dict[str, Any]:
+    """Return a layer's times and their slope."""
+    kind = device.partition(":")[0]
+    least, limit = (3, 0.3) if kind == "cpu" else (5, 0.1)
+    found = {n: seconds(made(name, n, device, dtype, BATCH[kind]), least, limit) for n in LENGTHS}
+    return {"batch": BATCH[kind], "seconds": found, "time_slope": slope(found)}
+
+
+def memory(name: str, device: str, dtype: torch.dtype) -> dict[str, Any]:
+    """Return what a layer's step takes, and its slope from 8192 on, where what does not grow no longer counts."""
+    kind = device.partition(":")[0]
+    if kind == "cpu":
+        found = {n: host_bytes(name, n) for n in LENGTHS}
+    else:
+        found = {n: device_bytes(made(name, n, device, dtype, BATCH[kind])) for n in LENGTHS}
+    return {"bytes": found, "memory_slope": slope({n: m for n, m in found.items() if n >= 1 << 13})}
 
 
 def against_attention() -> dict[str, Any]:
