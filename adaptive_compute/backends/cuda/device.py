@@ -29,13 +29,18 @@ DTYPES = (
 )  # fmt: skip
 
 
-QUICK = (1 << 20) - 1  # bytes up to which a copy takes no longer than finding out how to make it
+QUICK = 8 << 20  # bytes below which there may be a way of fewer steps
 _HELD = frozenset(np.dtype(name) for name in DTYPES if name != "bfloat16")  # NumPy has no name for that one
 
 
 @cache
 def _link() -> Any:
     return import_module(f"{__package__}.link")
+
+
+@cache
+def _small() -> Any:
+    return import_module(f"{__package__}.small")
 
 
 @cache
@@ -152,9 +157,9 @@ class CudaBackend(Backend):
         return _link().kept(host, index_of(device))
 
     def upload(self, host: Any, device: str) -> Any:
-        if type(host) is np.ndarray and host.nbytes <= QUICK and host.dtype in _HELD:
+        if type(host) is np.ndarray and host.nbytes < QUICK and host.dtype in _HELD:
             try:
-                quick = _link().quick_up(host, device)
+                quick = _small().up(host, device)
             except Exception as error:
                 memory.make_room(error)
                 quick = None

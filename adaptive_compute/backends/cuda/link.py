@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
 import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,19 +17,17 @@ from ...core.array import kind_named
 from ...core.host_memory import results
 from ...core.staging import Stager, address_of
 from ...core.transfer import counters, is_constant
+from . import small
 from .array import stream_pointer
 from .pinned import LEAST as LEAST_PINNED
 from .pinned import pinned
 from .raw import driver
+from .small import LEAST_UP, STRAIGHT, numpy_name
 
-# Below these one copy by the driver, of ordinary memory or of memory that is locked, is as fast as chunks are.
-LEAST_UP, LEAST_DOWN = 8 << 20, 16 << 20
-# Up to this a copy to the host goes by pinned memory of the thread: the driver takes longer to copy to ordinary memory
-# than to pinned memory and the host from there.
-TINY_DOWN = 1 << 16
-MOST_LIKES = 256
 _NOBODYS = np.empty(0, np.uint8)
 LANES = 2  # chunks that are copied on the host at once, each by a share of the threads
+# Of less than so many bytes, one lane of so many threads copies all: more of them would wait for each other.
+MIDDLE, MIDDLE_UP, MIDDLE_DOWN = 16 << 20, 4, 8
 
 
 class PinnedBuffer:
@@ -146,6 +143,12 @@ def shares(threads: int | None = None) -> tuple[int, int]:
     return count, max(1, min(LANES, count // 2))
 
 
+def _shares(nbytes: int, most: int) -> tuple[int, int]:
+    """Return the same for an array of so many bytes, where ``most`` threads are enough for a middling one."""
+    count, lanes = shares()
+    return (min(count, most), 1) if nbytes < MIDDLE else (count, lanes)
+
+
 # Copies of arrays that were promised to stay as they are (an index topology's), by array and GPU.
 _copies: dict[tuple[int, int], Any] = {}
 
@@ -205,7 +208,7 @@ def _upload(host: Any, index: int) -> Any:
         return _small_up(tensor, nbytes, index)
     mine = isinstance(host, np.ndarray) and address_of(host) == tensor.data_ptr()
     with pinned.using(host if mine else _NOBODYS) as locked:
-        if nbytes < LEAST_UP or (not locked and tensor.is_pinned()):
+        if nbytes < (STRAIGHT if locked else LEAST_UP) or (not locked and tensor.is_pinned()):
             return _small_up(tensor, nbytes, index)
         return _large_up(tensor.contiguous(), locked and tensor.is_contiguous(), index)
 
@@ -221,45 +224,10 @@ def _large_up(tensor: Any, locked: bool, index: int) -> Any:
     if locked:
         link.straight_up(result.data_ptr(), tensor.data_ptr(), tensor.nbytes)
     else:
-        engine.up(_bytes(tensor).numpy(), result.data_ptr(), *shares())
+        engine.up(_bytes(tensor).numpy(), result.data_ptr(), *_shares(tensor.nbytes, MIDDLE_UP))
     caller.wait_stream(side)
     result.record_stream(caller)
     return result
-
-
-# How a small array of a shape and dtype that was met is copied, by device, shape and dtype: what makes the tensor for
-# it (the like of a number that is repeated, which is faster than by shape and dtype), and the calls that it takes.
-_likes: dict[tuple[str, tuple[int, ...], np.dtype], tuple[Any, ...]] = {}
-
-
-def quick_up(host: np.ndarray, device: str) -> Any:
-    """Copy a small contiguous array of a shape and dtype that was met; None where more must be looked at."""
-    known = _likes.get((device, host.shape, host.dtype))
-    if known is None:
-        _meet(host, device)
-        return None
-    make, index, here, stream, copy = known
-    if not host.flags.c_contiguous or here() != index or is_constant(host):
-        return None
-    result = make()
-    # Memory of a small array of its own was not pinned by anybody, but for what shares a page with it.
-    foreign = host.base is not None or pinned.total > 0
-    done = copy(result.data_ptr(), host.__array_interface__["data"][0], host.nbytes, stream(index), foreign)
-    return result if done else None
-
-
-def _meet(host: np.ndarray, device: str) -> None:
-    """Find out how arrays of this shape and dtype are copied."""
-    import torch
-
-    if not host.nbytes or not host.dtype.isnative:
-        return
-    if len(_likes) >= MOST_LIKES:
-        _likes.clear()
-    like = torch.empty((), dtype=torch.from_numpy(np.empty(0, host.dtype)).dtype, device=device).expand(host.shape)
-    make = partial(torch.empty_like, like, memory_format=torch.contiguous_format)
-    here, stream = torch._C._cuda_getDevice, torch._C._cuda_getCurrentRawStream
-    _likes[device, host.shape, host.dtype] = make, like.get_device(), here, stream, driver().pageable_up
 
 
 def _small_up(tensor: Any, nbytes: int, index: int) -> Any:
@@ -275,28 +243,6 @@ def _small_up(tensor: Any, nbytes: int, index: int) -> Any:
     return result
 
 
-class _Scratch(threading.local):
-    """A thread's own pinned memory for what is small."""
-
-    def __init__(self) -> None:
-        import torch
-
-        self.tensor = torch.empty(TINY_DOWN, dtype=torch.uint8, pin_memory=True)
-        self.address = self.tensor.data_ptr()
-
-
-_scratch: dict[str, _Scratch] = {}  # one, or none
-
-
-def _tiny_down(target: int, source: int, nbytes: int, stream: int) -> bool:
-    """Copy a few bytes to the host; returns when they are there. False: it failed."""
-    own = _scratch.get("own") or _scratch.setdefault("own", _Scratch())
-    if not driver().down_now(own.address, source, nbytes, stream):
-        return False
-    ctypes.memmove(target, own.address, nbytes)
-    return True
-
-
 def download(tensor: Any, out: np.ndarray | None = None) -> Any:
     """Copy a tensor to the host: into ``out``, or into memory of earlier results that are gone.
 
@@ -304,54 +250,54 @@ def download(tensor: Any, out: np.ndarray | None = None) -> Any:
     """
     import torch
 
+    nbytes, dtype = tensor.nbytes, tensor.dtype
+    found = small.down(tensor, nbytes, out) if nbytes <= small.TINY_DOWN else None
+    if found is None:
+        found = _down(tensor, out)
+    return torch.from_numpy(found).view(torch.bfloat16) if dtype is torch.bfloat16 else found
+
+
+def _down(tensor: Any, out: np.ndarray | None) -> np.ndarray:
+    import torch
+
     if tensor.requires_grad:
         tensor = tensor.detach()
     if tensor.is_conj() or tensor.is_neg():
         tensor = tensor.resolve_conj().resolve_neg()
     source = tensor if tensor.is_contiguous() else tensor.contiguous()
-    nbytes, dtype, index = source.nbytes, source.dtype, source.get_device()
-    # Memory of a small array of its own was not pinned by anybody, but for what shares a page with it.
-    small = nbytes < LEAST_PINNED
-    ordinary = small and not pinned.total and (out is None or out.base is None)
+    nbytes, index = source.nbytes, source.get_device()
+    few = nbytes < LEAST_PINNED
+    # The memory of a small array of its own was not pinned by anybody.
+    ordinary = few and (out is None or out.base is None)
     if out is None:
-        empty = np.empty if small else results.empty
-        out = empty(source.shape, _numpy_name(dtype))
-    if nbytes >= LEAST_DOWN:
-        _large_down(source, out, nbytes, index)
-    elif nbytes:
-        done = out.flags.c_contiguous and torch._C._cuda_getDevice() == index
-        if done:
-            target, stream = address_of(out), torch._C._cuda_getCurrentRawStream(index)
-            if nbytes <= TINY_DOWN:
-                done = _tiny_down(target, source.data_ptr(), nbytes, stream)
-            elif nbytes < LEAST_PINNED:
-                done = driver().pageable_down(target, source.data_ptr(), nbytes, stream, not ordinary)
-            else:
-                with pinned.using(out):
-                    done = driver().pageable_down(target, source.data_ptr(), nbytes, stream, True)
-        if not done:
-            torch.from_numpy(out).copy_(source.view(torch.uint16) if dtype is torch.bfloat16 else source)
-    return torch.from_numpy(out).view(torch.bfloat16) if dtype is torch.bfloat16 else out
+        out = (np.empty if few else results.empty)(source.shape, numpy_name(source.dtype))
+    if not nbytes:
+        return out
+    straight = out.flags.c_contiguous and torch._C._cuda_getDevice() == index
+    target, stream = address_of(out), torch._C._cuda_getCurrentRawStream(index)
+    if few:
+        if not (straight and driver().pageable_down(target, source.data_ptr(), nbytes, stream, not ordinary)):
+            torch.from_numpy(out).copy_(source.view(torch.uint16) if source.dtype is torch.bfloat16 else source)
+        return out
+    with pinned.using(out) as locked:
+        at_once = locked and straight and nbytes < STRAIGHT
+        if not (at_once and driver().down_now(target, source.data_ptr(), nbytes, stream)):
+            _large_down(source, out, nbytes, index, locked)
+    return out
 
 
-def _large_down(source: Any, out: np.ndarray, nbytes: int, index: int) -> None:
+def _large_down(source: Any, out: np.ndarray, nbytes: int, index: int, locked: bool) -> None:
     import torch
 
     engine = stager(index)
     link: Any = engine.link
     link.down.wait_stream(torch.cuda.current_stream(index))
-    with pinned.using(out) as locked:
-        if locked:
-            link.straight_down(address_of(out), source.data_ptr(), nbytes)
-        else:
-            engine.down(source.data_ptr(), out.reshape(-1).view(np.uint8), *shares())
-
-
-@cache
-def _numpy_name(dtype: Any) -> np.dtype:
-    """Return NumPy's dtype for one of torch's; of bfloat16 that of its bits."""
-    name = str(dtype)[6:]
-    return np.dtype("uint16" if name == "bfloat16" else name)
+    if locked and out.flags.c_contiguous:
+        link.straight_down(address_of(out), source.data_ptr(), nbytes)
+    elif out.flags.c_contiguous:
+        engine.down(source.data_ptr(), out.reshape(-1).view(np.uint8), *_shares(nbytes, MIDDLE_DOWN))
+    else:
+        torch.from_numpy(out).copy_(source.view(torch.uint16) if source.dtype is torch.bfloat16 else source)
 
 
 def _bytes(tensor: Any) -> Any:
@@ -369,8 +315,7 @@ def release() -> None:
     from .driver import found
 
     _copies.clear()
-    _likes.clear()
-    _scratch.clear()
+    small.release()
     pinned.clear()
     with _releasing:
         for index in range(len(found().gpus) if stager.cache_info().currsize else 0):

@@ -45,6 +45,22 @@ class _Memory:
         self.used = 0  # transfers that use it at this moment
 
 
+class Held:
+    """Locked memory that stays so until the end of a block."""
+
+    __slots__ = ("_lock", "_memory", "address")
+
+    def __init__(self, lock: threading.RLock, memory: _Memory) -> None:
+        self._lock, self._memory, self.address = lock, memory, memory.address
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._memory.used -= 1
+
+
 class Pinned:
     """The memory that was moved, by its owner, and which of it is locked.
 
@@ -70,6 +86,17 @@ class Pinned:
             if memory is not None:
                 with self._lock:
                     memory.used -= 1
+
+    def held(self, array: np.ndarray) -> Held | None:
+        """Return the locked memory of an array that owns it, to be used in a ``with``; None where it is not locked."""
+        memory = self._known.get(id(array))
+        if memory is None or not memory.pinned or memory.owner() is not array:
+            return None
+        with self._lock:
+            if not memory.pinned:
+                return None
+            memory.used += 1
+            return Held(self._lock, memory)
 
     def _find(self, array: np.ndarray) -> _Memory | None:
         """Return what is known of the memory, marked as in use and locked if it is time; None of memory of others."""

@@ -125,6 +125,10 @@ class Driver:
             return False
         return not (foreign and self.locked(target, nbytes)) or self._slow.cuStreamSynchronize(stream) == 0
 
+    def up_now(self, target: int, source: int, nbytes: int, stream: int) -> bool:
+        """Copy from pinned memory behind what a stream does; returns when it was read. False: it failed."""
+        return not self._up(target, source, nbytes, stream) and self._slow.cuStreamSynchronize(stream) == 0
+
     def down_now(self, target: int, source: int, nbytes: int, stream: int) -> bool:
         """Copy to pinned memory behind what a stream does; returns when the bytes are there. False: it failed."""
         return not self._down(target, source, nbytes, stream) and self._slow.cuStreamSynchronize(stream) == 0

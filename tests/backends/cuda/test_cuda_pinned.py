@@ -108,6 +108,23 @@ def test_no_more_is_locked_than_allowed_and_what_is_in_use_stays(driver):
     assert sum(driver.locked.values()) == pinned.total == 2 * LEAST
 
 
+def test_memory_that_is_held_stays_locked(driver):
+    pinned, array, other = Pinned(LEAST), np.empty(LEAST, np.uint8), np.empty(LEAST, np.uint8)
+    assert pinned.held(array) is None
+    moved(pinned, array, PAYS)
+    assert pinned.held(array) is None
+    moved(pinned, array)
+    held = pinned.held(array)
+    assert held.address == address_of(array)
+    assert pinned.held(array[:10]) is None  # not the owner
+    with held:
+        assert not moved(pinned, other, PAYS + 1)  # there is room for one, which is in use
+        assert pinned.held(array) is not None
+    with pinned.held(array):
+        pass
+    assert driver.locked == {address_of(array): LEAST}
+
+
 def test_memory_that_cannot_be_locked_is_tried_once(driver):
     pinned, array = Pinned(1 << 30), np.empty(LEAST, np.uint8)
     driver.refuses = True
