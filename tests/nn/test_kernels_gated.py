@@ -35,6 +35,7 @@ def on_host(folder, monkeypatch):
 
     for module in (gated_convolution, gated_convolution_long):
         monkeypatch.setattr(module, "launcher", launcher)
+    monkeypatch.setattr(gated_convolution, "shared_memory", lambda index: 227 << 10)
     gated_convolution.plan_of.cache_clear()
     yield
     gated_convolution.plan_of.cache_clear()
@@ -147,6 +148,15 @@ def test_batches_in_parts(on_host, monkeypatch, dtype):
     monkeypatch.setattr(gated_convolution, "BLOCKS", 3)
     assert gated_convolution.parts(7, 3) == 3
     check(7, 250, 2, dtype)
+
+
+@needs_compiler
+def test_little_shared_memory(on_host, monkeypatch):
+    """Where a block has less, as on older GPUs, 4096 points take the steps through memory."""
+    monkeypatch.setattr(gated_convolution, "shared_memory", lambda index: 64 << 10)
+    assert isinstance(gated_convolution.plan_of(4096, 0, 3, 0, True), gated_convolution_long.Plan)
+    assert isinstance(gated_convolution.plan_of(2048, 0, 3, 0, True), gated_convolution.Plan)
+    check(1, 4096, 1, torch.float32)
 
 
 @needs_compiler

@@ -55,6 +55,12 @@ def launcher(files: tuple[str, ...], constants: Mapping[str, int], index: int) -
     return _launcher(files, tuple(constants.items()), index)
 
 
+@lru_cache(maxsize=64)
+def shared_memory(index: int) -> int:
+    """Return how many bytes of shared memory a block may have on a GPU."""
+    return torch.cuda.get_device_properties(index).shared_memory_per_block_optin
+
+
 @lru_cache(maxsize=256)
 def _launcher(files: tuple[str, ...], constants: tuple[tuple[str, int], ...], index: int) -> Launch:
     import cupy

@@ -7,12 +7,7 @@ constexpr int P = N / 16;                 // threads of a sequence
 constexpr int S = P < 128 ? 128 / P : 1;  // sequences of a block: of neighbouring channels
 
 // Blocks that a multiprocessor should hold: registers are given out for that many
-#ifndef RESIDENT_FORWARD
-#define RESIDENT_FORWARD 640 / (P * S) + (P * S > 640)
-#endif
-#ifndef RESIDENT_BACKWARD
-#define RESIDENT_BACKWARD 512 / (P * S) + (P * S > 512)
-#endif
+constexpr int RESIDENT_FORWARD = P > 256 ? 2 : 768 / (P * S), RESIDENT_BACKWARD = 512 / (P * S);
 
 #define BLOCK                                                                                                          \
     extern __shared__ float4 memory[];                                                                                 \
@@ -106,16 +101,10 @@ gated_gradient(Element* dz, long long dz_channel, long long dz_batch, float2* pa
     BLOCK
     const Rows rows = {z, z_channel, z_batch, weight};
     float *first = (float*)where.shared, *second = first + N;
-#if TOTAL_SHARED
-    float2* total = (float2*)memory + S * Alone<N>::PLACES + threadIdx.x;
-#define TOTAL(r) total[(r) * P * S]
-#else
-    float2 total[16];
-#define TOTAL(r) total[r]
-#endif
+    float2* total = (float2*)memory + S * Alone<N>::PLACES + threadIdx.x;  // this thread's: too much for registers
     float sum[3][TAPS];
 #pragma unroll
-    for (int r = 0; r < 16; r++) TOTAL(r) = make_float2(0.0f, 0.0f);
+    for (int r = 0; r < 16; r++) total[r * P * S] = make_float2(0.0f, 0.0f);
 #pragma unroll
     for (int n = 0; n < 3 * TAPS; n++) sum[n / TAPS][n % TAPS] = 0.0f;
     for (int item = blockIdx.y; item < items; item += gridDim.y) {
@@ -149,7 +138,7 @@ gated_gradient(Element* dz, long long dz_channel, long long dz_batch, float2* pa
         }
 #pragma unroll
         for (int r = 0; r < 16; r++) {
-            TOTAL(r) = plus(TOTAL(r), times_conjugate(g[r], u[r]));
+            total[r * P * S] = plus(total[r * P * S], times_conjugate(g[r], u[r]));
             float2 f = filter[(long long)channel * N + r * P + i];
             u[r] = times(u[r], f);
             g[r] = times_conjugate(g[r], f);
@@ -190,7 +179,7 @@ gated_gradient(Element* dz, long long dz_channel, long long dz_batch, float2* pa
     if (kept)
 #pragma unroll
         for (int r = 0; r < 16; r++)
-            partial[((long long)blockIdx.y * channels + channel) * N + r * P + i] = TOTAL(r);
+            partial[((long long)blockIdx.y * channels + channel) * N + r * P + i] = total[r * P * S];
     where.wait<P>();
     add_up<P>(sum, first, where, i, kept, sums + (long long)blockIdx.y * 3 * channels * TAPS, channels, channel);
 }

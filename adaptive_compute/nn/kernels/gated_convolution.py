@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from . import gated_convolution_long as by_steps
-from .compiled import Launch, launcher
+from .compiled import Launch, launcher, shared_memory
 
 FILES = ("quarter_transform.cuh", "short_convolution.cuh", "gated_convolution.cu")
 SHORTEST, WITHIN = 256, 8192  # points of a transform in shared memory; shorter sequences are filled up with zeros
@@ -22,7 +22,7 @@ LONGEST = max(by_steps.POINTS)
 MOST_TAPS = 8  # of the short convolution
 MOST_ITEMS = 65535  # of a batch: what a grid holds in its second direction
 ELEMENTS = {torch.float32: 0, torch.bfloat16: 1}
-CONSTANTS = {"TOTAL_SHARED": 1}  # how the kernels are made; what they compute depends on none of these
+SUM_BYTES = 128  # of a thread's sums in shared memory backward
 BLOCKS = 1024  # of the backward kernel, about: each sums the filter's gradient over some items of the batch
 
 
@@ -40,6 +40,7 @@ def supports_shape(device: Any, dtype: Any, batch: int, length: int, short: Any,
         and 1 <= length <= LONGEST
         and 1 <= batch <= MOST_ITEMS
         and short.shape[1] <= MOST_TAPS
+        and torch.version.hip is None
         and find_spec("cupy") is not None
     )
 
@@ -72,13 +73,11 @@ class Plan:
     """The kernels of one length, and how each is started."""
 
     def __init__(self, points: int, element: int, taps: int, device: int, packed: bool) -> None:
-        constants = {"LENGTH": points, "ELEMENT": element, "TAPS": taps, "PACKED": int(packed), **CONSTANTS}
+        constants = {"LENGTH": points, "ELEMENT": element, "TAPS": taps, "PACKED": int(packed)}
         self.launch: Launch = launcher(FILES, constants, device)
         self.points, self._side = points, points // 16
         self._threads = max(self._side, 128)
-        places = points + points // 16  # gaps included; steps of size 64 have places of their own
-        places += places + points // 64 if points == 1024 else 0
-        self._bytes = self._threads // self._side * places * 8
+        self._bytes = point_bytes(points)
 
     def width(self, dim: int) -> int:
         """Return how many blocks all channels take."""
@@ -96,10 +95,18 @@ class Plan:
         return out
 
 
+def point_bytes(points: int) -> int:
+    """Return the bytes of shared memory for a block's points, gaps included; steps of size 64 have their own places."""
+    places = points + points // 16
+    places += places + points // 64 if points == 1024 else 0
+    return max(2048 // points, 1) * places * 8
+
+
 @lru_cache(maxsize=64)
 def plan_of(points: int, element: int, taps: int, device: int, packed: bool) -> Plan | by_steps.Plan:
     """Return the kernels for a number of points, an element type, a number of short taps, and packed rows or others."""
-    return (Plan if points <= WITHIN else by_steps.Plan)(points, element, taps, device, packed)
+    within = points <= WITHIN and point_bytes(points) + SUM_BYTES * max(points // 16, 128) <= shared_memory(device)
+    return (Plan if within else by_steps.Plan)(points, element, taps, device, packed)
 
 
 def forward(plan: Plan, z: Any, weights: Any, h: Any, skip: Any) -> Any:
@@ -120,8 +127,9 @@ def backward(plan: Plan, z: Any, weights: Any, h: Any, skip: Any, grad: Any) -> 
     of_z = torch.empty((3 * dim, batch, length), dtype=z.dtype, device=z.device)
     partial, sums = h.new_empty((groups, dim, plan.points, 2)), h.new_empty((groups, *weights.shape))
     plan.start(
-        "gated_gradient", dim, groups, 128, of_z, of_z.stride(0), of_z.stride(1), partial, sums, grad, grad.stride(0),
-        grad.stride(1), z, z.stride(0), z.stride(1), weights, plan.spectrum(h, skip), dim, length, batch,
+        "gated_gradient", dim, groups, SUM_BYTES, of_z, of_z.stride(0), of_z.stride(1), partial, sums, grad,
+        grad.stride(0), grad.stride(1), z, z.stride(0), z.stride(1), weights, plan.spectrum(h, skip), dim, length,
+        batch,
     )  # fmt: skip
     of_h = torch.empty_like(h)
     plan.start("filter_gradient", dim, 1, 0, of_h, partial, dim, h.shape[1], groups)

@@ -13,7 +13,10 @@ from .compiled import Launch, launcher
 
 FILES = ("quarter_transform.cuh", "short_convolution.cuh", "gated_convolution_long.cu")
 SPAN = 4096  # as in the source
-POINTS = {1 << 14: (128, 128), 1 << 15: (128, 256), 1 << 16: (256, 256), 1 << 17: (256, 512), 1 << 18: (512, 512)}
+POINTS = {
+    1 << 12: (64, 64), 1 << 13: (64, 128), 1 << 14: (128, 128), 1 << 15: (128, 256), 1 << 16: (256, 256),
+    1 << 17: (256, 512), 1 << 18: (512, 512),
+}  # fmt: skip
 
 
 class Plan:
