@@ -51,7 +51,7 @@ class SpectralAttention(Layer):
     angles : Parameter, (2, heads, dim)
         w_q and w_k.
     rate : Parameter, (heads,)
-        r, in radians a position: at first from a turn in 16 positions to one in 4096.
+        r, in radians a position: at first zero in half of the heads, and from a turn in 16 positions to one in 4096.
     kernel : Parameter, (heads, modes + 1, 2)
         Real and imaginary parts of g.
     value, out : torch.nn.Linear
@@ -89,13 +89,19 @@ class SpectralAttention(Layer):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the parameters anew: angles of about one radian, a smooth kernel, rates on a logarithmic scale."""
-        torch.nn.init.normal_(self.angles, std=1 / math.sqrt(self.dim))
+        """Draw the parameters anew: angles of about one radian, a smooth kernel, rates on a logarithmic scale.
+
+        Queries and keys start with the same angles, so that at first like finds like; half of the heads start without
+        turning, and compare contents alone. Started otherwise, recall of an earlier pair is learned far later.
+        """
+        torch.nn.init.normal_(self.angles[0], std=1 / math.sqrt(self.dim))
         self.value.reset_parameters()
         self.out.reset_parameters()
         with torch.no_grad():
-            periods = torch.logspace(4, 12, self.heads, base=2.0, dtype=torch.float64)
-            self.rate.copy_(2 * math.pi / periods)
+            self.angles[1] = self.angles[0]
+            periods = torch.logspace(4, 12, self.heads // 2, base=2.0, dtype=torch.float64)
+            self.rate.zero_()
+            self.rate[self.heads - len(periods) :] = 2 * math.pi / periods
             decay = torch.exp(-2 * (torch.arange(self.modes + 1, dtype=torch.float64) / (self.modes + 1)) ** 2)
             self.kernel.copy_(torch.stack([decay, torch.zeros_like(decay)], -1).expand_as(self.kernel))
 

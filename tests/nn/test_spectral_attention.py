@@ -130,6 +130,18 @@ def test_far_positions_keep_their_phase():
     assert (found[:, 1] - found[:, 0] * torch.exp(1j * angle)).abs().max() < 1e-6
 
 
+def test_like_finds_like_at_first():
+    torch.manual_seed(0)
+    layer = nn.SpectralAttention(16, heads=8, modes=32)
+    assert (layer.rate == 0).sum() == 4
+    x = drawn(1, 40, 16)
+    a, b = layer.positions(x)
+    assert torch.equal(a, b)
+    g = torch.complex(*layer.kernel[0].detach().double().T)
+    content = kernel(a[0, 0].detach()[:, None] - b[0, 0].detach(), g, layer.floor)
+    assert (content.argmax(1) == torch.arange(40)).all()
+
+
 @pytest.mark.parametrize(("form", "method"), list(itertools.product(FORMS, ["nufft", "direct"])))
 def test_gradients(form, method, monkeypatch):
     torch.manual_seed(0)
