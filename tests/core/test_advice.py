@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import numpy as np
@@ -122,14 +123,15 @@ def test_many_small_calls_lead_to_one_batch():
 def test_a_lower_precision_is_suggested_with_its_error():
     use(Took(REQUEST, 1e-4), Took(FAMILY.example((256,), "complex64"), 1e-5, 3e-7))
     text = advice().suggestions[0].text
-    assert text.startswith("operands in complex64 at error 3e-07: saves 90 us a call (10.0x faster)")
+    saved = re.match(r"operands in complex64 at error 3e-07: saves ([\d.]+) us a call \(([\d.]+)x faster\)", text)
+    assert [float(number) for number in saved.groups()] == [pytest.approx(90, rel=0.05), pytest.approx(10, rel=0.05)]
     assert not any("complex64" in s.text for s in advice(ac.fft, X.astype(np.complex64)).suggestions)
 
 
 def test_a_looser_tol_is_suggested_that_really_lets_the_kernel_run():
     use(Took(REQUEST, 1e-4, 3e-16, ("pocketfft",)), Took(REQUEST, 1e-5, 2e-12, ("torch",)))
     decision = ac.explain(ac.fft, X)
-    text = decision.advice.suggestions[0].text
+    (text,) = (s.text for s in decision.advice.suggestions if s.text.startswith("tol="))
     assert text.startswith("tol=3e-12 lets torch run on cpu, at error 2e-12")
     assert ac.explain(ac.fft, X, tol=float(text[4:9])).chosen.name == "torch"
 

@@ -104,15 +104,20 @@ def visited(request: Request) -> float:
     return min(mask.tiles(s.lq, s.lk, tile).visited * tile[0] * tile[1] / s.lq, float(s.lk))
 
 
-def place(request: Request, structure: str, keys: float) -> Features:
-    """Return where a call stands in a time model by structure of the mask: its work, its queries, keys a query.
+EXPONENTIAL = 32  # values of a head
 
-    The head size counts as work only, which spares a coordinate for it.
+
+def place(request: Request, structure: str, keys: float) -> Features:
+    """Return where a call stands in a time model by structure of the mask: work, queries, keys a query, matrices.
+
+    The head size counts as work only, which spares a coordinate for it; so does the exponential of each pair, which
+    takes as long as so many more values of a head.
     """
     s = given(request).sizes
     dtype = {"bfloat16": "float16"}.get(request.first.dtype, request.first.dtype)
     name = f"{dtype}{'-' + request.params.precision if request.params.precision else ''}/{structure}"
-    return Features(name, (log2(s.matrices * s.lq * keys * (s.d + s.dv)), log2(s.lq), log2(keys)))
+    work = s.matrices * s.lq * keys * (s.d + s.dv + EXPONENTIAL)
+    return Features(name, (log2(work), log2(s.lq), log2(keys), log2(s.matrices)))
 
 
 class _Family(Operation):
