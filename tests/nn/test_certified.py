@@ -143,3 +143,9 @@ def test_the_index_names_every_public_name_and_says_of_each_layer_whether_it_is_
     rows = dict(re.findall(r"^\| `(\w+)` \| (yes|no|if)\b", page, re.MULTILINE))
     for layer in [one for one in layers() if one.__name__ in nn.__all__ and one.__name__ in rows]:
         assert rows[layer.__name__] in ("yes" if layer.causal else "no", "if"), layer
+
+
+def test_the_reference_has_every_public_name():
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "nn.md").read_text(encoding="utf-8")
+    for name in set(nn.__all__) - {"leaks"}:
+        assert f"::: {getattr(nn, name).__module__}.{name}\n" in page, name
