@@ -230,8 +230,12 @@ def _start(
     kernel: Any, grid: tuple[int, int], warps: int, arguments: tuple[Any, ...], constants: tuple[Any, ...]
 ) -> None:
     """Start a kernel; one that was made for such arguments before without Triton's looking at each of them again."""
+    device = arguments[0].device
+    if device.type == "cuda" and device.index != torch.cuda.current_device():  # Triton starts kernels on that one
+        with torch.cuda.device(device):
+            return _start(kernel, grid, warps, arguments, constants)
     kinds = (x if isinstance(x, int) else x.data_ptr() % 16 for x in arguments)
-    key = (kernel.__name__, arguments[0].device, *kinds, *constants)
+    key = (kernel.__name__, device, *kinds, *constants)
     made = _made.get(key)
     if made is None:
         made = kernel[grid](*arguments, *constants, num_warps=warps, num_stages=1)
