@@ -21,6 +21,7 @@ PRECISION = "tf32x3"  # of products: three of them on tensor cores, which is as 
 PROGRAMS = 128  # that share the positions backward; each adds up the gradients of its own
 WIDTHS = (16, 32, 64)  # of the hidden layers
 MOST_FEATURES = 64
+MOST_MADE = 256  # kernels that are kept ready, each for one kind of call
 
 
 def supports(features: Any, width: int, depth: int) -> bool:
@@ -240,6 +241,8 @@ def _start(
     if made is None:
         made = kernel[grid](*arguments, *constants, num_warps=warps, num_stages=1)
         if made is not None:  # the interpreter makes nothing
+            if len(_made) >= MOST_MADE:
+                _made.clear()
             _made[key] = made
     else:
         made[(*grid, 1)](*arguments, *constants)
