@@ -88,6 +88,7 @@ def make(path: str) -> None:
     values = torch.randn(len(places), dtype=torch.complex64, generator=random)
     weight = nn.SparseSpectralTensor.from_spectrum((SIDE, SIDE), places, values)
     nn.save(weight, path)
+    nn.save(weight.quantize(nn.Int8Quantizer(block=4096)), path + ".int8")
     print(json.dumps({"kept": weight.kept, "nbytes": weight.nbytes, "index_nbytes": weight.index.nbytes}))
 
 
@@ -132,9 +133,8 @@ def compare(path: str, count: int) -> None:
     weight = nn.load(path)
     last = SIDE // 2 + 1
     places = weight.index.places()
-    held = scipy.sparse.csr_matrix(
-        (weight.values.numpy().astype(np.complex128), ((places // last).numpy(), (places % last).numpy())), (SIDE, last)
-    )
+    values = weight.coefficients(0, len(places), torch.complex128).numpy()
+    held = scipy.sparse.csr_matrix((values, ((places // last).numpy(), (places % last).numpy())), (SIDE, last))
     chosen = np.random.default_rng(2).choice(SIDE, COLUMNS, replace=False)
     frequency = np.arange(last)
     turn = np.exp(2j * np.pi * ((frequency[:, None] * chosen) % SIDE) / SIDE)
@@ -163,12 +163,14 @@ def product() -> dict[str, Any]:
         say(f"weight of {SIDE} x {SIDE}, {figures['kept']:.2%} kept: {figures['nbytes'] / 1e6:.1f} MB, indices "
             f"{figures['index_nbytes'] / 1e6:.1f} MB")  # fmt: skip
         figures["products"] = []
-        for count in VECTORS:
-            row = step("multiply", path, str(count)) | step("compare", path, str(count))
+        for count, kind in [*((count, "") for count in VECTORS), (VECTORS[-1], ".int8")]:
+            file = path + kind
+            row = step("multiply", file, str(count)) | step("compare", file, str(count))
+            row |= {"coefficients": "int8" if kind else "complex64", "file_MB": Path(file).stat().st_size / 1e6}
             row["dense_seconds"] = dense_seconds(count)
             figures["products"].append(row)
-            say(f"{count} vectors: {row['seconds']:.2f} s, dense {row['dense_seconds']:.2f} s; peak memory "
-                f"{row['peak_MB_first']:.0f} MB, {row['peak_MB']:.0f} MB after three (imports alone "
+            say(f"{count} vectors, {row['coefficients']}: {row['seconds']:.2f} s, dense {row['dense_seconds']:.2f} s; "
+                f"peak memory {row['peak_MB_first']:.0f} MB, {row['peak_MB']:.0f} MB after three (imports alone "
                 f"{row['peak_MB_imports']:.0f}); error {row['error']:.1e} on {COLUMNS} columns")  # fmt: skip
         row = figures["gradient"] = step("multiply", path, str(VECTORS[-1]), "gradient")
         say(f"{row['vectors']} vectors, forward and backward: {row['seconds']:.2f} s, peak {row['peak_MB']:.0f} MB")

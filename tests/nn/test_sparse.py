@@ -413,7 +413,7 @@ def test_on_cuda():
     x = random((5, 300), torch.float32)
     found = []
     for one in (small, small.to("cuda")):
-        moved, values = (t.to(one.device).requires_grad_() for t in (x, one.values.detach()))
+        moved, values = (t.detach().clone().to(one.device).requires_grad_() for t in (x, one.values))
         weight = nn.SparseSpectralTensor(one.shape, one.dtype, one.index, values)
         y = nn.block_streaming_matmul(moved, weight)
         y.square().sum().backward()
