@@ -162,7 +162,7 @@ class Block:
         else:
             spectrum = self._spectra[number] if again else ac.rfft(u)
             turned = ac.rfft(g)
-            part = torch.linalg.vecdot(spectrum, turned, dim=1)
+            part = (spectrum.conj() * turned)[:, 0] if len(u[0]) == 1 else torch.linalg.vecdot(spectrum, turned, dim=1)
             back = ac.irfft(turned.mul_(whole.turned[order][place, None]), whole.n)
         of_spectrum[order][place] += part
         return back[..., : whole.length]

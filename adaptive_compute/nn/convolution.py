@@ -68,6 +68,19 @@ def causal_convolution(u: Any, h: Any) -> Any:
     return _Convolution.apply(u.reshape(-1, *u.shape[-2:]), h).reshape(u.shape)
 
 
+def _along_positions(u: Any) -> Any:
+    """Return (batch, dim, length) so that neighbours in position are neighbours in memory.
+
+    torch turns a matrix around five times quicker than it copies one of several at once.
+    """
+    if u.is_cuda or u.stride(2) == 1 or u.shape[2] == 1:
+        return u
+    out = torch.empty(u.shape, dtype=u.dtype, device=u.device)
+    for target, source in zip(out, u):
+        target.copy_(source)
+    return out
+
+
 def gated_convolution(z: Any, short: Any, h: Any, skip: Any = None) -> Any:
     """Short convolution of every stream, then long ones between gates: the core of ``GatedConvolution``.
 
@@ -151,6 +164,7 @@ class _Convolution(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, u: Any, h: Any) -> Any:
         ctx.save_for_backward(u, h)
+        u = _along_positions(u)
         out = torch.empty_like(u)
         u, result = u.transpose(0, 1), out.transpose(0, 1)
         blocks = Blocks(u, h, 1)
@@ -167,6 +181,7 @@ class _Convolution(torch.autograd.Function):  # type: ignore[misc]
         u, h = ctx.saved_tensors
         if torch.is_grad_enabled():  # a gradient of this gradient is wanted
             return _again(_plain_convolution, ctx, grad, u, h)
+        u, grad = _along_positions(u), _along_positions(grad)
         grad_u = torch.empty_like(u)
         u, g, result = u.transpose(0, 1), grad.transpose(0, 1), grad_u.transpose(0, 1)
         blocks = Blocks(u, h, 2)
