@@ -105,6 +105,7 @@ class TopologyAttention(Headed):
         if topology is not None and self.max_length is None:
             raise ArgumentError("max_length must be given with a topology, which is checked up to it")
         self.given = topology
+        self._learned: tuple[np.ndarray, int, int] | None = None
         self._use(topology)
 
     def _use(self, topology: Any) -> None:
@@ -152,7 +153,8 @@ class TopologyAttention(Headed):
 
         Every pair that the topology given at first keeps is looked at, whatever was learned before: O(length^2) time,
         and memory for 64 queries' scores. The tile on the diagonal is always kept, so that no query is left without a
-        key. ``max_length`` becomes the samples' length, because nothing is known beyond it.
+        key. ``max_length`` becomes the samples' length, because nothing is known beyond it. ``state_dict`` holds what
+        was learned, but not the topology given at first.
 
         Parameters
         ----------
@@ -210,12 +212,34 @@ class TopologyAttention(Headed):
         layout |= diagonal
         lost = np.where(layout, 0, found).sum(1)
         sizes = np.minimum(side, length - side * np.arange(len(found)))
-        learned = Blocks(layout, side)
-        self.max_length = length
-        self._use(learned if self.given is None else learned & _fitted(self.given, length))
+        self._route(layout, side, length)
         return RoutingReport(
             found, layout, side, length, float(lost @ sizes / length), lost, int(layout.sum()), int((found > 0).sum())
         )
+
+    def _route(self, layout: np.ndarray, side: int, length: int) -> None:
+        learned = Blocks(layout, side)
+        self.max_length, self._learned = length, (layout, side, length)
+        self._use(learned if self.given is None else learned & _fitted(self.given, length))
+
+    def get_extra_state(self) -> torch.Tensor:
+        """Return what was learned, for ``state_dict``: length, side and tiles as whole numbers; empty for nothing."""
+        if self._learned is None:
+            return torch.empty(0, dtype=torch.int64)
+        layout, side, length = self._learned
+        return torch.tensor([length, side, *layout.ravel().tolist()], dtype=torch.int64)
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        """Route as another layer learned to, which was given the same topology."""
+        if state.numel() == 0:
+            self._learned = None
+            self._use(self.given)
+            return
+        length, side, *tiles = state.tolist()
+        count = -(-length // max(side, 1))
+        if min(length, side) < 1 or len(tiles) != count**2:
+            raise ArgumentError(f"state_dict: {len(tiles)} tiles of {side} do not cover {length} positions")
+        self._route(np.array(tiles, bool).reshape(count, count), side, length)
 
     def _record(self, samples: Iterable[torch.Tensor], side: int) -> tuple[np.ndarray, int]:
         total, rows, length = None, 0, 0

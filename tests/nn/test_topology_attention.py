@@ -139,6 +139,25 @@ def test_a_learned_topology_keeps_the_tiles_with_most_mass(given):
         assert nn.certify_causal(layer, (2, 70, 8), positions=(1, 32, 33, 65)).causal
 
 
+def test_what_was_learned_is_saved(tmp_path):
+    torch.manual_seed(0)
+    x = 3 * drawn(1, 100, 8)
+    layer = nn.TopologyAttention(8, ac.Causal(), heads=2, max_length=128)
+    fresh = {name: value.clone() for name, value in layer.state_dict().items()}
+    layer.learn(x, block=16, keep=2)
+    torch.save(layer.state_dict(), tmp_path / "layer.pt")
+    other = nn.TopologyAttention(8, ac.Causal(), heads=2, max_length=128)
+    other.load_state_dict(torch.load(tmp_path / "layer.pt", weights_only=True))
+    assert torch.equal(other(x), layer(x))
+    assert other.causal
+    assert other.max_length == 100
+    whole = nn.TopologyAttention(8, ac.Causal(), heads=2, max_length=128)
+    whole.load_state_dict(fresh)
+    assert not torch.allclose(whole(x), layer(x))
+    with pytest.raises(ArgumentError, match="do not cover 100"):
+        other.set_extra_state(torch.tensor([100, 16, 1]))
+
+
 def test_a_share_of_the_mass_is_held_by_as_few_tiles_as_can():
     torch.manual_seed(0)
     layer = nn.TopologyAttention(8, heads=1)
