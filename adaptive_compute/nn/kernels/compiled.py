@@ -64,7 +64,7 @@ def shared_memory(index: int) -> int:
 @lru_cache(maxsize=256)
 def _launcher(files: tuple[str, ...], constants: tuple[tuple[str, int], ...], index: int) -> Launch:
     import cupy
-    from cupy.cuda.driver import launchKernel
+    from cupy.cuda import driver
 
     options = ("--std=c++17", *(f"-D{name}={value}" for name, value in constants))
     with _compiling, cupy.cuda.Device(index), warnings.catch_warnings():
@@ -89,7 +89,7 @@ def _launcher(files: tuple[str, ...], constants: tuple[tuple[str, int], ...], in
         for n, x in enumerate(arguments):
             values[n] = x.data_ptr() if isinstance(x, torch.Tensor) else x
         stream = torch.cuda.current_stream(index).cuda_stream
-        launchKernel(pointer, *grid, 1, threads, 1, 1, shared, stream, _places.parameters, 0)
+        driver.launchKernel(pointer, *grid, 1, threads, 1, 1, shared, stream, _places.parameters, 0)
 
     return launch
 
