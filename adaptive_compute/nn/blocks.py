@@ -21,6 +21,8 @@ from .workers import share
 
 # Bytes of one block's padded signal. On a processor a block should stay in its cache; elsewhere fewer calls count.
 CACHED_BLOCK, LARGE_BLOCK = 1 << 20, 1 << 28
+# torch makes a transform's twiddles anew in each call, which 16 long rows make up for.
+FEWEST_ROWS, LONG_BLOCK = 16, 1 << 24
 
 
 def fast_length(least: int) -> int:
@@ -85,7 +87,10 @@ class Blocks:
         with self._chosen():
             self.spectrum = ac.rfft(h.to(self.dtype), self.n)
             self.turned = self.spectrum.conj().resolve_conj()  # once, rather than for every block
-        rows = max((CACHED_BLOCK if self.near else LARGE_BLOCK) // (self.n * self.dtype.itemsize), 1)
+        row = self.n * self.dtype.itemsize
+        rows = (
+            max(CACHED_BLOCK // row, min(FEWEST_ROWS, LONG_BLOCK // row), 1) if self.near else LARGE_BLOCK // row or 1
+        )
         self.channels, self.elements = min(max(rows // self.batch, 1), self.dim), min(rows, self.batch)
         self.signals = (buffers, self.channels, self.elements, self.n)
         self.device = u.device

@@ -87,6 +87,7 @@ def test_skip_is_added_to_the_first_value():
 def test_blocks_of_any_size_give_the_same(monkeypatch, rows, far):
     """Three sequences of seven channels, so that blocks split channels or the batch, and the last is smaller."""
     monkeypatch.setattr(blocks.Blocks, "_goes_far", lambda self: far)
+    monkeypatch.setattr(blocks, "FEWEST_ROWS", 1)
     for name in ("CACHED_BLOCK", "LARGE_BLOCK"):
         monkeypatch.setattr(blocks, name, rows * blocks.fast_length(2 * 33 - 1) * 8)
     z, short, h = numbers(21, 3, 33), numbers(21, 3), numbers(1, 7, 33)
