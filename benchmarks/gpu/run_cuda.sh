@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Check and measure the CUDA backend on a machine with an NVIDIA GPU:  benchmarks/gpu/run_cuda.sh [OUTPUT_DIR]
-# Parts run one after the other, each within its own time and all within BUDGET seconds; a part that fails does not stop
-# the rest. The table comes last.
+# What is timed runs alone, then the tests run side by side; each part has its own time, and all have BUDGET seconds. A
+# part that fails does not stop the rest. The table comes last.
 cd "$(dirname "$0")/../.." || exit 1
 out=${1:-cuda-results}
 mkdir -p "$out"
@@ -21,6 +21,17 @@ part() {  # part NAME SECONDS COMMAND...
   tail -n "${LINES_SHOWN:-15}" "$out/$name.txt" | cut -c1-220
   summary+=("$name: exit $code after $((SECONDS - start)) s")
 }
+side() {  # side NAME SECONDS ARGUMENTS...: pytest beside the other ones
+  local name=$1 limit=$2 start=$SECONDS left=$((budget - SECONDS))
+  shift 2
+  [ "$limit" -gt "$left" ] && limit=$left
+  if [ "$limit" -lt 5 ]; then summary+=("$name: no time left"); return; fi
+  (
+    OMP_NUM_THREADS=2 MKL_NUM_THREADS=2 OPENBLAS_NUM_THREADS=2 timeout "$limit" "$python" -m pytest $tests -m "not slow" "$@" >"$out/$name.txt" 2>&1
+    echo "$name: exit $? after $((SECONDS - start)) s" >>"$out/sides"
+  ) &
+}
+rm -f "$out/sides"
 tests="-q --maxfail=25 --no-header -p no:cacheprovider --tb=short"
 part smoke 240 "$python" -m benchmarks.cuda_smoke
 part figures 110 "$python" -m benchmarks.cuda --quick --output "$out/cuda.json"
@@ -31,14 +42,17 @@ if [ -n "$sanitizer" ]; then
   unset PYTORCH_NO_CUDA_MEMORY_CACHING
 fi
 part steady 60 "$python" -m benchmarks.gpu.steady --output "$out/cuda-steady.json"
-part gather 90 "$python" -m pytest $tests tests/conformance/test_gather.py --backend cuda
-part reduce 90 "$python" -m pytest $tests tests/conformance/test_reduce.py --backend cuda
-part attention 240 "$python" -m pytest $tests tests/conformance/test_attention.py tests/conformance/test_attention_half.py tests/conformance/test_attention_extremes.py --backend cuda
-part elementwise 150 "$python" -m pytest $tests tests/conformance/test_elementwise.py --backend cuda
-part own 150 "$python" -m pytest $tests -m "not slow" tests/backends/cuda
-part fft 150 "$python" -m pytest $tests -m "not slow" tests/conformance/test_fft.py --backend cuda
-part nufft 150 "$python" -m pytest $tests tests/conformance/test_nufft.py --backend cuda
+echo "=== tests"
+for room in reduce gather fft nufft attention attention_half attention_extremes; do
+  side "$room" 300 "tests/conformance/test_$room.py" --backend cuda
+done
+side fused 400 tests/conformance/test_elementwise.py --backend cuda --kernel fused
+side torch 300 tests/conformance/test_elementwise.py --backend cuda --kernel torch
+side own 300 tests/backends/cuda tests/core/test_staging.py tests/core/test_call_keys.py
+side pipelines 300 tests/pipelines
+wait
 echo "=== summary"
 printf '%s\n' "${summary[@]}"
+cat "$out/sides"
 grep -hE "^(FAILED|ERROR)|passed|failed" "$out"/*.txt | cut -c1-200 | head -60
 cat "$out/figures.txt" | tail -60
