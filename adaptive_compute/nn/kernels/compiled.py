@@ -64,13 +64,14 @@ def shared_memory(index: int) -> int:
 @lru_cache(maxsize=256)
 def _launcher(files: tuple[str, ...], constants: tuple[tuple[str, int], ...], index: int) -> Launch:
     import cupy
-    from cupy.cuda import driver
 
+    driver = cupy.cuda.driver
     options = ("--std=c++17", *(f"-D{name}={value}" for name, value in constants))
     with _compiling, cupy.cuda.Device(index), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # CuPy's about where it looks for headers that these sources do not need
         module = cupy.RawModule(code=source(files), options=options)
         module.compile()
+        context = driver.ctxGetCurrent()
     functions: dict[tuple[str, int], Any] = {}
 
     def function(name: str, shared: int) -> Any:
@@ -84,6 +85,8 @@ def _launcher(files: tuple[str, ...], constants: tuple[tuple[str, int], ...], in
         if torch.cuda.current_device() != index:
             with torch.cuda.device(index):
                 return launch(name, grid, threads, shared, arguments)
+        if driver.ctxGetCurrent() != context:  # a thread has none before it has used CUDA's runtime
+            driver.ctxSetCurrent(context)
         pointer, _ = functions.get((name, shared)) or function(name, shared)
         values = _places.values
         for n, x in enumerate(arguments):
