@@ -231,6 +231,23 @@ def test_whole_layer(on_host, length):
 
 
 @needs_compiler
+def test_whole_layer_in_mixed_precision(on_host, monkeypatch):
+    """What autocast makes of it: parameters in float32, products in bfloat16."""
+    monkeypatch.setattr(gated_layer, "_dtype", lambda x: torch.bfloat16)
+    torch.manual_seed(0)
+    layer = nn.GatedConvolution(4, max_length=256, filter="full")
+    x, grad = torch.randn(2, 256, 4, requires_grad=True), torch.randn(2, 256, 4)
+    leaves = [x, layer.project.weight, layer.short, layer.filter.weight, layer.skip, layer.out.weight]
+    narrow, h = x.detach().bfloat16().requires_grad_(), layer.filter.weight[None]
+    out = gated_layer.fused_layer(narrow, layer.project.weight, layer.short, h, layer.skip, layer.out.weight)
+    assert out.dtype == torch.bfloat16
+    found = with_gradients(out, [narrow, *leaves[1:]], grad.bfloat16())
+    assert [part.dtype for part in found[1:]] == [torch.bfloat16, *[torch.float32] * 5]
+    for a, b in zip(found, with_gradients(layer(x), leaves, grad)):
+        assert (a.float() - b).norm() < 2e-2 * b.norm()
+
+
+@needs_compiler
 def test_second_gradient_of_the_whole_layer(on_host):
     shapes = (1, 32, 2), (6, 2), (6, 3), (1, 2, 32), (1, 2), (2, 2)
     leaves = [torch.randn(shape, requires_grad=True) for shape in shapes]
