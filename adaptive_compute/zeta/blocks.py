@@ -8,7 +8,7 @@ could not be told within the error budget, is reported open, with the place.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
 from itertools import pairwise
@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import probe, sign, spectral, turing
-from .theta import develop, horner, theta
+from .theta import Development, develop, horner, theta
 
 _DIGITS = 400  # of decimal numbers: no float64 offset of a height has more that count
 ZEROS = 1 << 18  # of a block, about
-PIECE = 8192  # zeros whose numbers stay in the cache from step to step
+PIECE = 1 << 15  # zeros whose numbers stay in the cache from step to step
 FINER = (8.0, 16.0, 48.0)  # oversampling of the further looks, at every cell
 
 
@@ -225,23 +225,31 @@ def gram_coordinate(first: Height, offsets: np.ndarray) -> tuple[int, np.ndarray
     offsets : ndarray of float64
         Heights over ``first.base``.
     """
+    whole, pieces = _gram_pieces(first, offsets)
+    return whole, np.concatenate([np.empty(0), *pieces])
+
+
+def _gram_pieces(first: Height, offsets: np.ndarray) -> tuple[int, Iterator[np.ndarray]]:
+    """Return the same, the second part piece by piece: large arrays cost threads that share a memory more than sums."""
     low = first.base + (offsets[0] if len(offsets) else 0.0)
     reach = float(offsets[-1] - offsets[0]) if len(offsets) else 0.0
+    cut = [offsets[k : k + PIECE] for k in range(0, len(offsets), PIECE)]
     if low < 1000 or reach > low / 4:
-        return 0, theta(first.base + offsets) / math.pi
+        return 0, (theta(first.base + piece) / math.pi for piece in cut)
     center = first.base + round(float(offsets[0] + offsets[-1]) / 2)
     around = develop(center, reach / 2 + 2)
-    found = np.empty(len(offsets))
-    for k in range(0, len(offsets), PIECE):
-        s = offsets[k : k + PIECE] - float(center - first.base)
-        bend = horner(around.curve, s)
-        bend *= s
-        bend *= s
-        bend /= math.pi
-        s *= 2 * around.frequency.hi
-        s += 2 * around.rest
-        np.add(bend, s, out=found[k : k + PIECE])
-    return 2 * around.turns, found
+    return 2 * around.turns, (_gram_piece(around, piece - float(center - first.base)) for piece in cut)
+
+
+def _gram_piece(around: Development, s: np.ndarray) -> np.ndarray:
+    bend = horner(around.curve, s)
+    bend *= s
+    bend *= s
+    bend /= math.pi
+    s *= 2 * around.frequency.hi
+    s += 2 * around.rest
+    bend += s
+    return bend
 
 
 def statistics(first: Height, offsets: np.ndarray, below: int) -> dict[str, Any]:
@@ -251,25 +259,56 @@ def statistics(first: Height, offsets: np.ndarray, below: int) -> dict[str, Any]
     """
     if len(offsets) < 2:
         return {}
-    whole, rest = gram_coordinate(first, offsets)
-    gaps, after = _Extremes(), _Extremes()
-    interval = np.empty(len(rest), np.int64)
-    for k in range(0, len(rest), PIECE):
-        here = rest[k : k + PIECE + 1]
+    whole, pieces = _gram_pieces(first, offsets)
+    gaps, after, intervals = _Extremes(), _Extremes(), _Intervals()
+    k, last = 0, np.empty(0)
+    for here in pieces:
+        gaps.add(here[:1] - last, k - 1)
         gaps.add(np.diff(here), k)
-        here = rest[k : k + PIECE]
         after.add(np.arange(below - whole + k, below - whole + k + len(here)) - here, k)
-        np.floor(here, out=interval[k : k + PIECE], casting="unsafe")
-    interval -= interval[0]
-    per = np.bincount(np.bincount(interval), minlength=6)
+        intervals.add(here)
+        k, last = k + len(here), here[-1:]
     at = offsets
     return {
         "smallest_gap": gaps.least, "smallest_gap_at": float(at[gaps.least_at]),
         "largest_gap": gaps.most, "largest_gap_at": float(at[gaps.most_at]),
         "largest_s": after.most, "largest_s_at": float(at[after.most_at]),
         "smallest_s": after.least - 1, "smallest_s_at": float(at[after.least_at]),
-        "gram_intervals": per.tolist(),
+        "gram_intervals": intervals.counted(),
     }  # fmt: skip
+
+
+class _Intervals:
+    """How many Gram intervals hold so many zeros, from places that rise and come in pieces."""
+
+    def __init__(self) -> None:
+        self._per = np.zeros(6, np.int64)
+        self._open: tuple[int, int] | None = None  # the last interval, and how many zeros it holds so far
+
+    def _count(self, per: np.ndarray) -> None:
+        self._per = np.pad(self._per, (0, max(len(per) - len(self._per), 0)))
+        self._per[: len(per)] += per
+
+    def add(self, places: np.ndarray) -> None:
+        interval = np.floor(places).astype(np.int64)
+        begin, end = int(interval[0]), int(interval[-1])
+        interval -= begin
+        counts = np.bincount(interval)
+        if self._open is not None:
+            before, held = self._open
+            if before == begin:
+                counts[0] += held
+            else:
+                self._per[0] += begin - before - 1
+                self._count(np.bincount([held]))
+        self._count(np.bincount(counts[:-1]))
+        self._open = (end, int(counts[-1]))
+
+    def counted(self) -> list[int]:
+        if self._open is not None:
+            self._count(np.bincount([self._open[1]]))
+            self._open = None
+        return self._per.tolist()
 
 
 class _Extremes:

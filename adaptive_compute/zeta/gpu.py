@@ -26,7 +26,7 @@ from .spectral import MARGIN, Window
 from .theta import develop
 
 GRID = 1 << 18  # points of a row's fine grid
-ROWS = 16  # windows worked on at once
+ROWS = 32  # windows worked on at once
 CELLS = GRID // 2 - 1 - 2 * MARGIN  # of a row, at most: the fine grid has twice as many points as are asked
 LEAST_TERMS = 256  # with fewer, theta bends too much within a window for the few coefficients that a row has
 THREADS = 128  # of a block

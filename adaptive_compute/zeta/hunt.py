@@ -45,7 +45,7 @@ def _threads(threads: int | None) -> int:
 
 GPU_THREADS = 4  # that keep one GPU busy: what a batch needs from the host is worked out beside another's kernels
 GPU_ZEROS = 1 << 21  # of a block found on a GPU, about
-AHEAD = 2  # blocks begun before the one that comes next is done
+AHEAD = 3  # blocks begun before the one that comes next is done
 
 
 def _place(device: str | None, first: Height) -> int | None:
