@@ -36,7 +36,6 @@ SLOW = 0.5
 CHECKING = 0.15
 # Two orders of magnitude past the tolerance is no rounding: the kernel computes something else.
 WRONG = 100.0
-DECADE = math.log2(10)
 LARGEST_SHARE = 0.1  # seconds for the samples of one kernel at one point
 # References use NumPy's matrix products, whose threads go on spinning for some 25 ms and would slow down what is timed
 # next; so several points are checked together, and timed together after that.
@@ -171,7 +170,7 @@ class _Run:
 
     def __init__(self, registry: Registry, profile: Profile, ledger: Ledger, rng: np.random.Generator) -> None:
         self.registry, self.profile, self.ledger, self.rng = registry, profile, ledger, rng
-        self.seen: set[tuple[Kernel, str, int]] = set()
+        self.seen: set[tuple[Kernel, str]] = set()
         self.limits: dict[Kernel, float] = {}  # work from which on a kernel is too slow to be measured
         self.waiting: dict[Kernel, list[Request]] = {}  # for the kernels that must wait
         self.waits = True  # while the others have not had their points
@@ -290,7 +289,7 @@ class _Run:
             work = operation.work(request).flops
             self.limits[runner.kernel] = min(work, self.limits.get(runner.kernel, math.inf))
         features, device = runner.kernel.features(runner.request), runner.kernel.device
-        key = (runner.kernel, features.name, int(features.at[0] / DECADE) if features.at else 0)
+        key = (runner.kernel, features.name)
         if key in self.seen and self.ledger.checking[device] > CHECKING * self.ledger.spent[device]:
             return True
         self.seen.add(key)

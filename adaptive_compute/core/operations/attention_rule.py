@@ -221,6 +221,7 @@ class Attention(_Family):
 
     name = "attention"
     saves = True
+    _exact: tuple[tuple[Any, ...], Request, list[tuple[int, np.ndarray, np.ndarray, np.ndarray]]] | None = None
 
     def result(self, request: Request) -> tuple[Operand, ...]:
         q, v = request.first, request.operands[2]
@@ -246,18 +247,28 @@ class Attention(_Family):
     def error(self, request: Request, arrays: tuple[Any, ...], result: Any) -> float:
         p, s = request.params, given(request).sizes
         out, lse = result if p.return_lse else (result, None)
-        heads = _Heads(s, p.mask, arrays)
-        rng = np.random.default_rng(s.lq)
+        exact = self._exact
+        if exact is None or exact[0] is not arrays or exact[1] != request:  # several kernels are checked in a row
+            exact = self._exact = arrays, request, self._reference(request, arrays) if out.size else []
         got, expected = [], []
-        for n in np.unique(rng.integers(0, max(s.matrices, 1), 3)) if out.size else ():
-            rows = np.unique(rng.integers(0, s.lq, 32))
-            exact, logs, _ = forward_reference(heads.of(n, rows), p.scale)
+        for n, rows, values, logs in exact[2]:
             got.append(np.asarray(out).reshape(-1, s.lq, s.dv)[n, rows].ravel())
-            expected.append(exact.ravel())
+            expected.append(values.ravel())
             if lse is not None:
                 got.append(np.asarray(lse).reshape(-1, s.lq)[n, rows])
                 expected.append(logs)
         return relative_error(np.concatenate(got), np.concatenate(expected)) if got else 0.0
+
+    def _reference(
+        self, request: Request, arrays: tuple[Any, ...]
+    ) -> list[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+        """Return some rows of some heads: which, their output and their logsumexp in float64."""
+        p, s = request.params, given(request).sizes
+        heads, rng, found = _Heads(s, p.mask, arrays), np.random.default_rng(s.lq), []
+        for n in np.unique(rng.integers(0, max(s.matrices, 1), 3)):
+            rows = np.unique(rng.integers(0, s.lq, 32))
+            found.append((int(n), rows, *forward_reference(heads.of(n, rows), p.scale)[:2]))
+        return found
 
     def variants(self, request: Request) -> Iterable[Variant]:
         if len(request.first.shape) < 3 or request.operands[3] is not None or request.operands[4] is not None:
