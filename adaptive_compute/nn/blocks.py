@@ -64,7 +64,7 @@ def _torch_transforms(n: int, dtype: Any) -> bool:
 
 
 class Blocks:
-    """How a call is divided, and the kernels' spectra, made once for all blocks.
+    """How a call is divided into blocks, whose kernels' spectra are made when their channels' turn comes.
 
     Parameters
     ----------
@@ -74,19 +74,18 @@ class Blocks:
         (..., dim, taps).
     buffers : int
         How many padded signals of a block are needed side by side.
+    of_h : Tensor, optional
+        Where the kernels' gradient is to be written.
     """
 
-    def __init__(self, u: Any, h: Any, buffers: int) -> None:
+    def __init__(self, u: Any, h: Any, buffers: int, of_h: Any = None) -> None:
         self.dim, self.batch, self.length = u.shape[-3:]
-        self.taps, self.h_dtype = h.shape[-1], h.dtype
-        self.n = fast_length(self.length + self.taps - 1)
+        self.h, self.of_h = h, of_h
+        self.n = fast_length(self.length + h.shape[-1] - 1)
         self.dtype = working_dtype(torch.promote_types(u.dtype, h.dtype))
         self.far = u.device.type == "cpu" and self._goes_far()
         self.near = u.device.type == "cpu" and not self.far
         self._in_place = self.near and ac.settings.kernel is None and _torch_transforms(self.n, self.dtype)
-        with self._chosen():
-            self.spectrum = ac.rfft(h.to(self.dtype), self.n)
-            self.turned = self.spectrum.conj().resolve_conj()  # once, rather than for every block
         row = self.n * self.dtype.itemsize
         rows = (
             max(CACHED_BLOCK // row, min(FEWEST_ROWS, LONG_BLOCK // row), 1) if self.near else LARGE_BLOCK // row or 1
@@ -113,21 +112,18 @@ class Blocks:
                 block = Block(self)
                 for number in numbers:
                     first = number * self.channels
+                    channels = slice(first, min(first + self.channels, self.dim))
+                    block.begin(channels)
                     for b in range(0, self.batch, self.elements):
-                        channels = slice(first, min(first + self.channels, self.dim))
                         block.place = channels, slice(b, min(b + self.elements, self.batch))
                         task(block)
+                    block.end(channels)
 
         count = -(-self.dim // self.channels)
         if self.near:
             share(count, lane)
         else:
             lane(iter(range(count)))
-
-    def kernel_gradient(self, of_spectrum: Any) -> Any:
-        """Return the kernels' gradient from that of their spectra."""
-        with self._chosen():
-            return ac.irfft(of_spectrum, self.n)[..., : self.taps].to(self.h_dtype)
 
 
 class Block:
@@ -138,6 +134,19 @@ class Block:
         self.place = (slice(0), slice(0))
         self._signals = torch.zeros(whole.signals, dtype=whole.dtype, device=whole.device)
         self._spectra: list[Any] = [None] * len(self._signals)
+        self._kernels: Any = None  # their spectra
+        self._of_kernels: Any = None
+
+    def begin(self, channels: slice) -> None:
+        """Make the spectra of some channels' kernels."""
+        self._kernels = ac.rfft(self.whole.h[..., channels, :].to(self.whole.dtype), self.whole.n)
+        self._of_kernels = None if self.whole.of_h is None else torch.zeros_like(self._kernels)
+
+    def end(self, channels: slice) -> None:
+        """Write the gradient of some channels' kernels, if it was asked for."""
+        if self.whole.of_h is not None:
+            found = ac.irfft(self._of_kernels, self.whole.n)
+            self.whole.of_h[..., channels, :] = found[..., : self.whole.h.shape[-1]]
 
     def signal(self, number: int) -> Any:
         """Return the part of a buffer that the block's signal is written to."""
@@ -150,24 +159,24 @@ class Block:
     def filtered(self, number: int, order: Any = ...) -> Any:
         """Return a signal's convolution with the block's kernels."""
         whole, padded = self.whole, self._padded(number)
-        spectrum = whole.spectrum[order][self.place[0], None]
+        spectrum = self._kernels[order][:, None]
         if whole.far:
             return _filtered(padded, spectrum, whole.n)[..., : whole.length]
         self._spectra[number] = ac.rfft(padded)
         return ac.irfft(self._spectra[number] * spectrum, whole.n)[..., : whole.length]
 
-    def pulled_back(self, number: int, gradient: int, of_spectrum: Any, order: Any = ..., again: bool = True) -> Any:
-        """Return a signal's gradient for that of its convolution, and add to the gradient of the kernels' spectra.
+    def pulled_back(self, number: int, gradient: int, order: Any = ..., again: bool = True) -> Any:
+        """Return a signal's gradient for that of its convolution, and add to the kernels' gradient.
 
         ``again`` says that the signal's own spectrum is still the one that ``filtered`` made.
         """
-        whole, place, u, g = self.whole, self.place[0], self._padded(number), self._padded(gradient)
+        whole, u, g, kernels = self.whole, self._padded(number), self._padded(gradient), self._kernels[order][:, None]
         if whole.far:
-            back, part = _pulled_back(u, g, whole.spectrum[order][place, None], whole.n)
+            back, part = _pulled_back(u, g, kernels, whole.n)
         else:
             spectrum = self._spectra[number] if again else ac.rfft(u)
             turned = ac.rfft(g)
-            part = (spectrum.conj() * turned)[:, 0] if len(u[0]) == 1 else torch.linalg.vecdot(spectrum, turned, dim=1)
-            back = ac.irfft(turned.mul_(whole.turned[order][place, None]), whole.n)
-        of_spectrum[order][place] += part
+            part = (spectrum.conj() * turned)[:, 0] if u.shape[1] == 1 else torch.linalg.vecdot(spectrum, turned, dim=1)
+            back = ac.irfft(turned.mul_(kernels.conj()), whole.n)
+        self._of_kernels[order] += part
         return back[..., : whole.length]

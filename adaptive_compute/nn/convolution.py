@@ -184,16 +184,16 @@ class _Convolution(torch.autograd.Function):  # type: ignore[misc]
         u, grad = _along_positions(u), _along_positions(grad)
         grad_u = torch.empty_like(u)
         u, g, result = u.transpose(0, 1), grad.transpose(0, 1), grad_u.transpose(0, 1)
-        blocks = Blocks(u, h, 2)
-        of_spectrum = torch.zeros_like(blocks.spectrum)
+        of_h = torch.empty_like(h)
+        blocks = Blocks(u, h, 2, of_h)
 
         def task(block: Block) -> None:
             block.signal(0).copy_(u[block.place])
             block.signal(1).copy_(g[block.place])
-            result[block.place] = block.pulled_back(0, 1, of_spectrum, again=False)
+            result[block.place] = block.pulled_back(0, 1, again=False)
 
         blocks.run(task)
-        return grad_u, blocks.kernel_gradient(of_spectrum)
+        return grad_u, of_h
 
 
 class _Gated(torch.autograd.Function):  # type: ignore[misc]
@@ -222,9 +222,9 @@ class _Gated(torch.autograd.Function):  # type: ignore[misc]
         if torch.is_grad_enabled():
             return _again(_plain_gated, ctx, grad, z, short, h)
         orders = range(h.shape[0])
-        streams, blocks, taps = _streams(z, short, h, len(orders) + 1)
+        of_h = torch.empty_like(h)
+        streams, blocks, taps = _streams(z, short, h, len(orders) + 1, of_h)
         of_streams, of_taps = torch.empty_like(streams), torch.zeros_like(taps)
-        of_spectrum = torch.zeros_like(blocks.spectrum)
 
         def task(block: Block) -> None:
             place = block.place
@@ -240,19 +240,19 @@ class _Gated(torch.autograd.Function):  # type: ignore[misc]
             torch.mul(g, inner[0], out=found[0])
             for i in orders:
                 torch.mul(g, gates[i], out=block.signal(-1))
-                g = block.pulled_back(i, -1, of_spectrum, i)
+                g = block.pulled_back(i, -1, i)
                 torch.mul(g, inner[i + 1], out=found[i + 1])
             torch.mul(g, gates[-1], out=found[-1])
             _pull_short(found, given, short_taps, of_streams[:, *place], of_taps[:, place[0]])
 
         blocks.run(task)
-        return of_streams.view_as(z), of_taps.view_as(short).to(short.dtype), blocks.kernel_gradient(of_spectrum)
+        return of_streams.view_as(z), of_taps.view_as(short).to(short.dtype), of_h
 
 
-def _streams(z: Any, short: Any, h: Any, buffers: int) -> tuple[Any, Blocks, Any]:
+def _streams(z: Any, short: Any, h: Any, buffers: int, of_h: Any = None) -> tuple[Any, Blocks, Any]:
     """Return z as (streams, dim, batch, length), its blocks, and the short kernels as (streams, dim, 1, taps)."""
     streams = z.reshape(-1, h.shape[1], *z.shape[1:])
-    blocks = Blocks(streams, h, buffers)
+    blocks = Blocks(streams, h, buffers, of_h)
     return streams, blocks, short.to(blocks.dtype).reshape(*streams.shape[:2], 1, -1)
 
 
