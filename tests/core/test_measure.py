@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from adaptive_compute.core.operations.fft_rule import FAMILY
 from adaptive_compute.core.profile import Profile
 from adaptive_compute.core.registry import registry
 from adaptive_compute.core.regret import regret
+from adaptive_compute.core.schedule import LEAST
 from tests.simulated import SimBackend, SimFFT, installed
 
 
@@ -202,3 +205,52 @@ def test_the_gradient_of_attention_is_checked_against_the_request_at_hand():
         exact = BACKWARD._reference(request, arrays, 0, 1)
         errors.append(BACKWARD.error(request, arrays, [part[None, None] for part in exact]))
     assert errors == [0.0, 0.0, 0.0]
+
+
+def test_a_kernel_that_compiles_is_measured_after_the_others_and_has_some_points(few, monkeypatch):
+    slow, quick = SimFFT("compiled"), SimFFT("ready")
+    slow.compiles, slow.planning_s = True, 0.4
+    order = []
+    plan = SimFFT.plan
+
+    def planned(self, request):
+        order.append(self.name)
+        if self.compiles:
+            time.sleep(self.planning_s)
+        return plan(self, request)
+
+    monkeypatch.setattr(SimFFT, "plan", planned)
+    with installed(SimBackend(slow, quick)):
+        kernels = measured().sections["sim:0"].kernels["fft"]
+    assert order.index("compiled") > len(order) - 1 - order[::-1].index(
+        "ready"
+    )  # when the other one had all its points
+    counts = {name: sum(map(len, classes.values())) for name, classes in kernels.items()}
+    assert LEAST <= counts["compiled"] < counts["ready"] == len(few)
+
+
+def test_samples_that_tell_a_kernel_nothing_are_not_measured_for_it(few, monkeypatch):
+    kernel = SimFFT("picky")
+    monkeypatch.setattr(kernel, "tells", lambda request: request.first.shape[0] > 1, raising=False)
+    with installed(SimBackend(kernel)):
+        classes = measured().sections["sim:0"].kernels["fft"]["picky"]
+    asked = sum(request.first.shape[0] > 1 for request in few)
+    assert 0 < sum(map(len, classes.values())) == asked < len(few)
+
+
+def test_a_gpu_adds_to_the_time_and_all_devices_share_it(few):
+    seen = {}
+    ledger = m.Ledger
+
+    def kept(budgets, points):
+        seen.update(budgets)
+        return ledger(budgets, points)
+
+    with pytest.MonkeyPatch.context() as patch, installed(SimBackend(SimFFT())):
+        patch.setattr(m, "Ledger", kept)
+        m.measure(registry, operations=["fft"], quick=True)
+        alone = dict(seen)
+        m.measure(registry, operations=["fft"], quick=True, budget=3.0)
+    assert sum(alone.values()) == pytest.approx(m.QUICK_SECONDS + m.MORE_QUICK_SECONDS)
+    assert sum(seen.values()) == pytest.approx(3.0)
+    assert alone["cpu"] > alone["sim:0"]
