@@ -128,7 +128,7 @@ class FFT(Operation):
         points = 17.0 if quick else 21.0
         kinds = list(product(("c2c", "r2c", "c2r"), ("float32", "float64")))
         layouts = ("last", "last", "last", "last", "strided", "nd")
-        for size, shape, rounding, one, which, where in scattered(160 if quick else 680, 6):
+        for size, shape, rounding, one, which, where in scattered(160 if quick else 360, 6):
             (kind, real), layout = pick(which, kinds), pick(where, layouts)
             total = between(size, 3.0, points)
             if layout == "nd":

@@ -163,7 +163,7 @@ class NUFFT(Operation):
     def samples(self, quick: bool) -> Iterable[Request]:
         kinds = list(product((1, 2, 3), (1, 2, 3), ("float32", "float64")))
         largest = 13.0 if quick else 15.0
-        for points, modes, eps, n_trans, kind in scattered(90 if quick else 450, 5):
+        for points, modes, eps, n_trans, kind in scattered(90 if quick else 300, 5):
             nufft_type, dim, real = pick(kind, kinds)
             many = round(between(2 * n_trans - 1, 0.0, 4.0)) if n_trans > 0.5 else 1
             digits = between(eps, 0.0, math.log2(-math.log10(PROFILED_EPS[real][-1])))
