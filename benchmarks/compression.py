@@ -34,8 +34,8 @@ SIDE, SHARE = 65_536, 0.01
 VECTORS = (1, 16, 64)
 COLUMNS = 48  # of the dense matrix, made in float64, with which the product is compared
 BLOCK = 1024  # columns of a dense matrix that are timed
-TINY = {"dim": 128, "layers": 3}
-BATCH, LENGTH, SCORED = 16, 256, 50_000
+TINY = {"dim": 96, "layers": 2}
+BATCH, LENGTH, SCORED = 8, 128, 40_000
 
 
 def say(text: str) -> None:
@@ -196,7 +196,7 @@ def trained(folder: str, device: str, steps: int) -> tuple[torch.nn.Module, torc
 
     texts = load(folder)
     if device == "cpu":
-        recipe = Recipe(steps or 240, BATCH, LENGTH, 3e-3, 40, dropout=0.0, compiled="none")
+        recipe = Recipe(steps or 500, BATCH, LENGTH, 3e-3, 40, dropout=0.0, compiled="none")
         network = made("transformer", **TINY, length=LENGTH, hidden=4 * TINY["dim"])
     else:
         recipe = Recipe(steps or 1500)
@@ -384,9 +384,9 @@ def main() -> None:
     if "cuda" in wanted:
         figures["cuda"] = on_cuda(options.device)
     if options.save or options.output:
-        command = f"python -m benchmarks.compression --only {' '.join(wanted)}"
+        command = f"python -m benchmarks.compression --only {' '.join(figures)}"
         record = {
-            "benchmark": "compression", "command": command + " --data FOLDER" * ("model" in wanted),
+            "benchmark": "compression", "command": command + " --data FOLDER" * ("model" in figures),
             "date": datetime.now(UTC).date().isoformat(), "machine": made, "figures": figures,
         }  # fmt: skip
         target.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
