@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -404,6 +406,36 @@ def test_what_is_refused():
     ):
         with pytest.raises(error, match=words):
             call()
+
+
+MEMORY = """
+import torch
+from pathlib import Path
+from adaptive_compute import nn
+
+def peak():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+side, last = 16384, 8193
+places = torch.arange(1, side * last, 100)
+places = places[(places % last > 0) & (places % last < last - 1)]
+weight = nn.SparseSpectralTensor.from_spectrum((side, side), places, torch.ones(len(places), dtype=torch.complex64))
+del places
+x = torch.ones(8, side)
+nn.block_streaming_matmul(x[:, :4096], nn.SparseSpectralTensor.from_dense(torch.ones(4096, 1)))  # imports
+before = peak()
+nn.block_streaming_matmul(x, weight)
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak of memory is read from Linux's /proc")
+def test_the_matrix_is_never_in_memory():
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", MEMORY], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert float(done.stdout) < 64  # MiB; the dense matrix has 1024
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA GPU")
