@@ -72,10 +72,11 @@ class Session:
             if run["model"] == kind:
                 run["chosen"] = run["changes"] == chosen
         for seed in seeds[1:]:
-            if self.left() < 0.9 * longest:
+            if self.left() < longest:
                 self.say(f"{kind}: no time for seed {seed}")
                 continue
-            self.train(kind, seed, chosen)
+            run = self.train(kind, seed, chosen)
+            longest = run["seconds"] + run["seconds_after"]  # without what the first had to compile
 
     def train(self, kind: str, seed: int, changes: str = "") -> dict[str, Any]:
         """Train and score one model, and write the record."""
