@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from .array import stream_pointer
 from .pinned import LEAST as LEAST_PINNED
 from .pinned import pinned
 from .raw import driver
-from .small import LEAST_UP, STRAIGHT, numpy_name
+from .small import LEAST, STRAIGHT, numpy_name
 
 _NOBODYS = np.empty(0, np.uint8)
 LANES = 2  # chunks that are copied on the host at once, each by a share of the threads
@@ -208,7 +208,7 @@ def _upload(host: Any, index: int) -> Any:
         return _small_up(tensor, nbytes, index)
     mine = isinstance(host, np.ndarray) and address_of(host) == tensor.data_ptr()
     with pinned.using(host if mine else _NOBODYS) as locked:
-        if nbytes < (STRAIGHT if locked else LEAST_UP) or (not locked and tensor.is_pinned()):
+        if nbytes < (STRAIGHT if locked else LEAST) or (not locked and tensor.is_pinned()):
             return _small_up(tensor, nbytes, index)
         return _large_up(tensor.contiguous(), locked and tensor.is_contiguous(), index)
 
@@ -280,8 +280,9 @@ def _down(tensor: Any, out: np.ndarray | None) -> np.ndarray:
             torch.from_numpy(out).copy_(source.view(torch.uint16) if source.dtype is torch.bfloat16 else source)
         return out
     with pinned.using(out) as locked:
-        at_once = locked and straight and nbytes < STRAIGHT
-        if not (at_once and driver().down_now(target, source.data_ptr(), nbytes, stream)):
+        once = driver().down_now if locked else partial(driver().pageable_down, foreign=True)
+        at_once = straight and nbytes < (STRAIGHT if locked else LEAST)
+        if not (at_once and once(target, source.data_ptr(), nbytes, stream)):
             _large_down(source, out, nbytes, index, locked)
     return out
 

@@ -15,7 +15,7 @@ from .pinned import LEAST as LEAST_PINNED
 from .pinned import pinned
 from .raw import driver
 
-LEAST_UP = 2 << 20  # bytes below which the driver's own copy of ordinary memory to the GPU is as fast as chunks are
+LEAST = 2 << 20  # bytes below which the driver's own copy of ordinary memory is as fast as chunks are, either way
 STRAIGHT = 8 << 20  # bytes of locked memory below which a copy on the caller's stream takes fewer steps than beside it
 # Up to this a copy to the host goes by pinned memory of the thread: the driver takes longer to copy to ordinary memory
 # than to pinned memory and the host from there.
@@ -44,7 +44,7 @@ def up(host: np.ndarray, device: str) -> Any:
             with memory:
                 result = make()
                 return result if driver().up_now(result.data_ptr(), memory.address, nbytes, stream(index)) else None
-        if nbytes >= LEAST_UP or owner_of(host) is not None:
+        if nbytes >= LEAST or owner_of(host) is not None:
             return None
     elif base is not None and nbytes <= TINY_UP:
         host = host.copy()
