@@ -40,7 +40,7 @@ class SpectralAttention(Layer):
         that no key is near to. Much smaller ones make rounding seen.
     method : {"nufft", "direct"}, optional
         Nonuniform FFTs, O(N + F log F), or products with the matrix e^{ikb}, O(N F). The results agree within rounding.
-        By default products up to 64 modes and NUFFTs above.
+        By default products up to 64 modes (on CUDA 512) and NUFFTs above.
     max_length : int, optional
         Longest length that is accepted.
     device, dtype

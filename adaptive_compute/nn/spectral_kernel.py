@@ -25,7 +25,7 @@ from ..core.errors import ArgumentError, ShapeError
 
 CHUNK = 64  # of the causal form: its direct part costs N * CHUNK, its states N / CHUNK
 CPU_BYTES, GPU_BYTES = 1 << 23, 1 << 28  # of the waves that are worked on together
-DIRECT_UP_TO = 64  # modes; measured by benchmarks/nn_attention.py
+DIRECT_UP_TO, ON_GPU_UP_TO = 64, 512  # modes; measured by benchmarks/nn_attention.py --methods
 
 
 class _Phases(torch.autograd.Function):  # type: ignore[misc]
@@ -95,7 +95,7 @@ def spectral_kernel_attention(
     chunk : int
         Positions of a chunk in the causal form.
     method : {"nufft", "direct"}, optional
-        How to spread and gather; by default "direct" in the causal form and up to 64 modes, "nufft" else.
+        How to spread and gather; by default "direct" in the causal form and up to 64 modes (on CUDA 512), else "nufft".
     eps : float, optional
         Relative error asked of the NUFFTs: by default 1e-6 for float32 values, 1e-12 for float64.
 
@@ -130,7 +130,8 @@ def spectral_kernel_attention(
         return values * a[..., None]
     modes = spectrum.shape[-1] - 1
     eps = eps or (1e-6 if values.dtype == torch.float32 else 1e-12)
-    method = method or ("direct" if causal or modes <= DIRECT_UP_TO else "nufft")
+    few = ON_GPU_UP_TO if values.is_cuda else DIRECT_UP_TO
+    method = method or ("direct" if causal or modes <= few else "nufft")
     values = torch.cat([values, values.new_ones(groups, length, 1)], -1)  # the normaliser is one more value
     both = _causal(a, b, values, spectrum, chunk, method, eps) if causal else _all(a, b, values, spectrum, method, eps)
     return both[..., :-1] / both[..., -1:]
