@@ -103,7 +103,9 @@ def sweep() -> None:
         print(f"sweep: {dim} features, {dtype}: copy {copy / 1e9:.0f} GB/s", flush=True)
         for name, found in sorted(seconds.items(), key=lambda item: item[1])[:8]:
             print(f"  {name}: {written / found / 1e9:.0f} GB/s, {written / found / copy:.1%}", flush=True)
-        kept = next((n for n in seconds if n.startswith("{} x {},".format(*byte_encoder.tile(dim)))), None)
+        kept = next(
+            (n for n in seconds if n.startswith("{} x {},".format(*byte_encoder.tile(dim, dtype.itemsize)))), None
+        )
         print(f"  the tile as it is: {kept}", flush=True)
 
 

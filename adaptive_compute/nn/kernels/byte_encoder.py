@@ -18,7 +18,7 @@ import torch
 import triton
 import triton.language as tl
 
-ELEMENTS, WARPS = 2048, 2  # of a tile; the fastest on an H100, with 4096 and 4 beside them
+ELEMENTS, WARPS = {2: 2048, 4: 4096}, {2: 2, 4: 4}  # of a tile, by bytes of an element; as measured on an H100
 LEAST, COLUMNS = 128, 1024  # neighbouring features that a program computes
 ROUNDER = tl.constexpr(12582912.0)  # 1.5 * 2^23: adding it rounds a float32 of less than 2^22 to an integer
 
@@ -65,12 +65,12 @@ def coefficients(terms: int) -> tuple[float, ...]:
     return (*found.tolist(), *[0.0] * (5 - terms))
 
 
-def tile(dim: int) -> tuple[int, int]:
-    """Return how many bytes and how many features of each a program handles."""
+def tile(dim: int, size: int) -> tuple[int, int]:
+    """Return how many bytes and how many features of each a program handles; a feature has ``size`` bytes."""
     width = min(dim & -dim, COLUMNS)  # of 768 features, 256: no thread is idle, no column need be masked
     if width < LEAST:
         width = min(triton.next_power_of_2(dim), COLUMNS)
-    return max(ELEMENTS // width, 1), width
+    return max(ELEMENTS[size] // width, 1), width
 
 
 def encode(values: Any, steps: Any, dtype: Any) -> Any:
@@ -81,11 +81,11 @@ def encode(values: Any, steps: Any, dtype: Any) -> Any:
     rows, dim = values.numel(), steps.shape[1]
     out = torch.empty((rows, dim), dtype=dtype, device=values.device)
     if out.numel():
-        many, width = tile(dim)
+        many, width = tile(dim, dtype.itemsize)
         # Terms: one more would be below what the result's dtype can hold.
         terms = 5 if dtype is torch.float32 else 4
         features[(triton.cdiv(rows, many), triton.cdiv(dim, width))](
             values, steps, out, rows, dim, *coefficients(terms),
-            ROWS=many, WIDTH=width, WHOLE=dim % width == 0, TERMS=terms, num_warps=WARPS,
+            ROWS=many, WIDTH=width, WHOLE=dim % width == 0, TERMS=terms, num_warps=WARPS[dtype.itemsize],
         )  # fmt: skip
     return out
