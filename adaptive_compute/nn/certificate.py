@@ -250,19 +250,21 @@ class _Pass:
         self.leaks += [first] if first else []
 
     def change_a_sequence(self) -> None:
-        """Change the last sequence of the batch, and look at the others."""
-        last = self.shape[0] - 1
-        if last < 1:
+        """Change each sequence of the batch, from the last one on, and look at the others."""
+        if self.shape[0] < 2:
             return
-        changed = self.input.clone()
-        changed[last] = self._draw()[last]
-        output = self.subject(changed)
-        change = _difference(output, self.output)[:last].amax(1)
-        scale = max(_peak(output), _peak(self.output))
-        limit = self._surely_leak(scale)
-        if bool((change > limit).any()):
-            row = int((change > limit).nonzero()[0])
-            self.leaks.append(Leak(row, last, float(change.max()) / scale, "batch", self.mode))
+        for place in reversed(range(self.shape[0])):
+            changed = self.input.clone()
+            changed[place] = self._draw()[place]
+            output = self.subject(changed)
+            change = _difference(output, self.output).amax(1)
+            change[place] = 0
+            scale = max(_peak(output), _peak(self.output))
+            limit = self._surely_leak(scale)
+            if bool((change > limit).any()):
+                row = int((change > limit).nonzero()[0])
+                self.leaks.append(Leak(row, place, float(change.max()) / scale, "batch", self.mode))
+                return
 
     def follow_gradients(self, positions: Sequence[int]) -> None:
         """Take gradients of outputs, and look at what falls on later inputs."""

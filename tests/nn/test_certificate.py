@@ -207,6 +207,10 @@ def test_a_leak_along_the_batch_alone():
     assert report.first_leak.found_by == "batch"
     assert (report.first_leak.output, report.first_leak.input) == (0, 2)
     assert certify_causal(Function(lambda x: x + 0.1 * x.flip(0)), (1, 20, 4)).causal
+    for batch in (2, 3):  # a sequence that sees those before it, and none that sees the last
+        report = certify_causal(Function(lambda x: x.cumsum(0)), (batch, 20, 4))
+        assert not report.causal
+        assert (report.first_leak.output, report.first_leak.input) == (batch - 1, batch - 2)
 
 
 def test_dropout_is_held_still():
