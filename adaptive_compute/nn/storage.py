@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ..core.errors import ArgumentError, ArgumentTypeError, BackendUnavailable
+from .layer import one_of
 from .quantize import QuantizedTensor
 from .sparse import SparseSpectralTensor
 from .spectral_index import SpectralIndex
@@ -23,6 +24,9 @@ FORMAT = "adaptive_compute.nn/1"
 DTYPES = {str(dtype)[6:]: dtype for dtype in (
     torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128
 )}  # fmt: skip
+
+# What making an object from a header of other numbers, or of other types, can come to.
+_WRONG = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError)
 
 Compressed = QuantizedTensor | SparseSpectralTensor | SpectralLinear
 
@@ -92,7 +96,8 @@ def load(path: str | os.PathLike[str], device: Any = "cpu") -> Any:
     Raises
     ------
     ArgumentError
-        If the file is not one of `save`'s, or damaged.
+        If the file is not one of `save`'s, or its header and its tensors do not fit together. There is no checksum:
+        other numbers in the tensors are read as they are.
     FileNotFoundError, OSError
         If it cannot be read.
     """
@@ -107,7 +112,7 @@ def load(path: str | os.PathLike[str], device: Any = "cpu") -> Any:
                 raise ArgumentError(f"path {str(path)!r} is of the format {metadata.get('format')!r}, not {FORMAT!r}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dictionary
         return _made(json.loads(metadata["about"]), tensors)
-    except (library.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (library.SafetensorError, *_WRONG) as error:
         if isinstance(error, ArgumentError) and str(path) in str(error):
             raise
         raise ArgumentError(f"path {str(path)!r} is damaged: {error}") from None
@@ -153,6 +158,7 @@ def _made(about: dict[str, Any], tensors: dict[str, Any]) -> Any:
         return SpectralLinear(
             weight, tensors.get("bias"), None if about["report"] is None else SpectralReport(**about["report"])
         )
+    one_of(about["kind"], "kind", ("quantized", "sparse"))
     shape, dtype = tuple(map(int, about["shape"])), DTYPES[about["dtype"]]
     if about["kind"] == "quantized":
         settings = {name: int(number) for name, number in about["settings"].items()}

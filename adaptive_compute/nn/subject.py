@@ -86,10 +86,10 @@ class Subject:
             return
         for t in positions:
             sign = torch.randint(0, 2, output[:, t].shape, generator=random).to(output.device) * 2 - 1
-            aim = (output[:, t] * sign).sum()
-            parts = torch.autograd.grad(
-                aim.real + aim.imag if aim.is_complex() else aim, leaves, retain_graph=True, allow_unused=True
-            )
+            with torch.enable_grad():  # the caller may be under torch.no_grad
+                aim = (output[:, t] * sign).sum()
+                aim = aim.real + aim.imag if aim.is_complex() else aim
+            parts = torch.autograd.grad(aim, leaves, retain_graph=True, allow_unused=True)
             sizes = [
                 part.abs().flatten(2).sum(2) if part.ndim > 2 else part.abs() for part in parts if part is not None
             ]

@@ -213,6 +213,11 @@ def test_a_leak_along_the_batch_alone():
         assert (report.first_leak.output, report.first_leak.input) == (batch - 1, batch - 2)
 
 
+def test_it_takes_gradients_under_no_grad_too():
+    with torch.no_grad():
+        assert certify_causal(SequenceNorm(4), (2, 9, 4)).future_gradient_share > 0.1
+
+
 def test_dropout_is_held_still():
     module = torch.nn.Sequential(Direct(), torch.nn.Dropout(0.5))
     state = torch.random.get_rng_state()

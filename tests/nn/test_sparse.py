@@ -358,6 +358,11 @@ def test_files_that_are_refused(tmp_path, monkeypatch):
         library.save_file({**tensors, name: wrong}, path, metadata=about)
         with pytest.raises(ArgumentError, match="damaged"):
             nn.load(path)
+    for part, number in (('"kind": "sparse"', '"kind": "dense"'), ('"shape": [64, 20]', '"shape": []')):
+        assert part in about["about"]
+        library.save_file(tensors, path, metadata={**about, "about": about["about"].replace(part, number)})
+        with pytest.raises(ArgumentError, match="damaged"):
+            nn.load(path)
     library.save_file({**tensors, "codes": torch.full_like(tensors["codes"], 254)}, path, metadata=about)
     with pytest.raises(ShapeError, match="damaged"):
         nn.load(path).dense()
