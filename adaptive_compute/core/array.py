@@ -367,7 +367,7 @@ def as_array(value: Any, name: str) -> Any:
             # without a namespace of its own nobody can say what such an array's library would make of a result
             bare = hasattr(type(value), "__dlpack__") and not hasattr(type(value), "__array__")
             value = np.from_dlpack(value) if bare else np.asarray(value)
-        except (ValueError, BufferError) as error:
+        except (ValueError, BufferError, RuntimeError) as error:  # the last of a dtype that NumPy has not
             raise DtypeError(f"{name} is not an array of numbers: {error}") from None
     elif kind is not NUMPY:
         return value

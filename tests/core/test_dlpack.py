@@ -150,6 +150,12 @@ def test_an_array_without_a_namespace_gives_a_numpy_array():
     np.testing.assert_allclose(y, np.fft.fft(x), atol=1e-12)
 
 
+def test_a_bare_array_of_a_dtype_that_numpy_has_not_is_refused():
+    torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
+    with pytest.raises(DtypeError, match="x is not an array of numbers"):
+        ac.exp(Bare(torch.ones(4, dtype=torch.bfloat16)))
+
+
 class Elsewhere(Bare):
     """An array of a library with a namespace, on a device that nothing here can reach."""
 

@@ -1,5 +1,6 @@
 """An engine that is ready for the points of a call runs it, whichever plan it belongs to; and only such a one."""
 
+import sys
 import threading
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 import adaptive_compute as ac
 from adaptive_compute import nufft
+from adaptive_compute.backends.cpu import nufft as nufft_kernels
 from adaptive_compute.backends.cpu import nufft_points
 
 SIDE = 480  # a grid that is large enough for a stack to be transformed one by one
@@ -129,4 +131,40 @@ def test_threads_share_engines_one_at_a_time(case):
         thread.start()
     for thread in threads:
         thread.join()
+    assert not wrong
+
+
+def test_a_lender_may_come_while_another_thread_looks_for_one(monkeypatch):
+    """The set of lenders is walked and grown at once; threads that swap after every step met that often."""
+    monkeypatch.setattr(nufft_kernels, "_finufft_plan", lambda *_: None)
+    monkeypatch.setattr(nufft_kernels, "_lenders", {})
+    request = ac.explain(nufft.nufft2d1, np.zeros(4), np.zeros(4), np.ones(4, complex), (SIDE, SIDE)).request
+    kernel, wrong = nufft_kernels.Finufft("finufft-1", threaded=False), []
+    kept = [kernel.plan(request)]
+    (key,) = nufft_kernels._lenders
+    (outcome,) = request.operation.result(request)
+
+    def come():
+        for _ in range(1500):
+            kept.append(kernel.plan(request))
+            del kept[:-40]
+
+    def look():
+        try:
+            while coming.is_alive():
+                nufft_kernels._partners(key, outcome)
+        except RuntimeError as error:
+            wrong.append(error)
+
+    coming = threading.Thread(target=come)
+    threads = [coming, threading.Thread(target=look), threading.Thread(target=look)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
     assert not wrong

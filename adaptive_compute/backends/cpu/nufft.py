@@ -126,7 +126,8 @@ class Finufft(Kernel):
         outcome = request.operation.result(request)[0]
         plan = PointsPlan(request, make, prepare, execute, nbytes, list if alone else partial(_partners, key, outcome))
         if p.type != 3 and p.n_trans == 1:
-            _lenders.setdefault(key, weakref.WeakSet()).add(plan)
+            with _lending:
+                _lenders.setdefault(key, weakref.WeakSet()).add(plan)
         return plan
 
     def features(self, request: Request) -> Features:
@@ -218,6 +219,7 @@ def _finufft_plan(
 # Plans of one transform each, by what decides their engines. A stack of transforms on large grids is made one by one
 # anyway, and an engine's adjoint is the transform of the other type and sign over the same points.
 _lenders: dict[Any, weakref.WeakSet[PointsPlan]] = {}
+_lending = threading.Lock()  # a set must not grow while another thread reads it
 
 
 def _partners(key: tuple[Any, ...], outcome: Operand) -> list[tuple[PointsPlan, Execute]]:
@@ -238,11 +240,11 @@ def _partners(key: tuple[Any, ...], outcome: Operand) -> list[tuple[PointsPlan, 
                 run(part, out=row)
         return out
 
-    found: list[tuple[PointsPlan, Execute]] = [(plan, each) for plan in list(_lenders.get(key, ()))]
-    if not _has_adjoint():
-        return found
-    opposite = _lenders.get((name, 3 - kind, modes, eps, -isign, *rest), ())
-    return found + [(plan, each_adjoint) for plan in list(opposite)]
+    with _lending:
+        same = list(_lenders.get(key, ()))
+        opposite = list(_lenders.get((name, 3 - kind, modes, eps, -isign, *rest), ()))
+    found: list[tuple[PointsPlan, Execute]] = [(plan, each) for plan in same]
+    return found + [(plan, each_adjoint) for plan in opposite] if _has_adjoint() else found
 
 
 @lru_cache(maxsize=1)
