@@ -206,7 +206,7 @@ def share(t0: Any, t1: Any, rank: int, world: int, block: int) -> tuple[str, str
     from .blocks import plan
     from .hunt import height
 
-    blocks = plan(height(t0, "t0"), height(t1, "t1"), block)
+    blocks = list(plan(height(t0, "t0"), height(t1, "t1"), block))
     if len(blocks) < world:
         raise ValueError(
             f"the range has {len(blocks)} blocks, which {world} processes cannot share; use a smaller block"

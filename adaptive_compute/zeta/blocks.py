@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,22 +98,21 @@ class Block:
         return not self.open
 
 
-def plan(first: Height, last: Height, zeros: int = ZEROS) -> list[tuple[Height, Height]]:
-    """Cut a range into blocks of about as many zeros as told, at whole heights.
+def plan(first: Height, last: Height, zeros: int = ZEROS) -> Iterator[tuple[Height, Height]]:
+    """Cut a range into blocks of about as many zeros as told, at whole heights, one after another.
 
     The cuts depend on where the range begins and on nothing else, and a range that begins at a cut has the same cuts.
     """
-    ends = [first]
     while True:
-        here = float(ends[-1])
+        here = float(first)
         length = zeros / max(spectral.density(max(here, 20.0)), 0.2)
         length = zeros / spectral.density(here + length)
-        end = Height(ends[-1].base + max(math.ceil(length), 1), 0.0)
+        end = Height(first.base + max(math.ceil(length), 1), 0.0)
         if last.over(end.base) <= length / 4:
             break
-        ends.append(end)
-    ends.append(last)
-    return list(pairwise(ends))
+        yield first, end
+        first = end
+    yield first, last
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -197,22 +198,22 @@ def zeros(
 
 
 def _hunt(
-    plan: list[tuple[Height, Height]], store: Checkpoint | None, threads: int, gpu: int | None
+    plan: Iterator[tuple[Height, Height]], store: Checkpoint | None, threads: int, gpu: int | None
 ) -> Iterator[Block]:
     done = 0
     if store is not None:
         for found in store.blocks():
-            if done == len(plan) or (found.first, found.last) != plan[done]:
+            if (found.first, found.last) != next(plan, None):
                 raise ValueError(f"block {done} of {store.folder} is not of this run")
             yield found
             done += 1
-    if done == len(plan):
+    if (ends := next(plan, None)) is None:
         return
     with _Pool(threads if gpu is None else min(threads, GPU_THREADS), gpu) as pool:
-        begun = _Begun(None, pool.submit(_blocks.closing, plan[done][0]))
+        begun = _Begun(None, pool.submit(_blocks.closing, ends[0]))
         coming: deque[Future] = deque()
-        for number in range(done, len(plan)):
-            begun = pool.begin(number, plan[number], begun, store)
+        for number, piece in enumerate(chain([ends], plan), done):
+            begun = pool.begin(number, piece, begun, store)
             assert begun.block is not None
             coming.append(begun.block)
             if len(coming) > AHEAD:

@@ -402,6 +402,14 @@ def test_parts_make_the_whole(tmp_path, run):
         archive.share(2_000, 8_000, 0, 50, 2_000)
 
 
+def test_a_range_of_many_million_blocks_begins_at_once():
+    found = zeta.zeros(10**12, 10**13, block=1000)
+    try:
+        assert next(found).verified
+    finally:
+        found.close()
+
+
 def test_so_many_zeros_and_no_more():
     for first, count in ((14, 1), (14, 500), (7_000, 100), (10**8, 1_000)):
         end = archive.end_of(first, count)
