@@ -76,11 +76,15 @@ def code(x: np.ndarray, bits: float) -> dict[str, np.ndarray]:
     least, most = size * 2.0**-22, 4 * size  # finer steps would number what float32 does not hold apart
     rms = float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) if len(x) else 0.0
     step = max(rms * math.sqrt(2 * math.pi * math.e) * 2.0**-bits, least) or 1.0
-    for _ in range(12):  # the bits of a number change by 1 as the step halves, very nearly
+    fine, coarse = 0.0, math.inf  # steps that took more bits than there are, and no more
+    for _ in range(12 if len(x) > SEGMENT else 40):  # the bits of a number change by 1 as the step halves, very nearly
         over = _foreseen(_steps(x, step)) / max(len(x), 1) - bits
-        if -1e-4 < over <= 0 or (over < 0 and step <= least):
+        if -1e-4 < over <= 0 or (over < 0 and step <= least) or fine >= coarse:
             break
+        fine, coarse = (step, coarse) if over > 0 else (fine, step)
         step = min(max(step * 2.0 ** min(max(over + 5e-5, -8.0), 8.0), least), most) or 1.0
+        if not fine < step < coarse and 0 < fine < coarse < math.inf:  # of few numbers, tables take most
+            step = math.sqrt(fine * coarse)
     for _ in range(8):  # what was foreseen leaves out how the coder begins and ends
         coded = _coded(x, step)
         over = 8 * sum(part.nbytes for part in coded.values()) / max(len(x), 1) - bits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -138,6 +139,17 @@ def test_entropy_codes_of_odd_tensors():
             assert small.bits_per_value <= 10
             assert distance(found, w) < 0.04 or not w.any()
         assert torch.equal(small.elements(w.numel() // 2, w.numel()), found.reshape(-1)[w.numel() // 2 :])
+
+
+@pytest.mark.parametrize("count", [300, 6000])
+def test_more_bits_are_used_however_few_the_values(count):
+    pytest.importorskip("constriction", reason="constriction is not installed (pip install constriction)")
+    w, errors = gaussian(count), []
+    for bits in (8, 12, 16, 20, 24):
+        small = nn.PolarQuantizer(bits, entropy_coded=True).quantize(w)
+        assert 0.95 * bits < small.bits_per_value <= bits
+        errors.append(distance(small.dequantize(), w))
+    assert all(more < less for less, more in pairwise(errors))
 
 
 def test_entropy_codes_know_the_distribution():
