@@ -152,14 +152,14 @@ def merge(folders: Sequence[str | os.PathLike[str]]) -> tuple[Summary, list[Bloc
     Returns
     -------
     summary : Summary
-        Of the whole range. A seam whose two counts differ is an open block.
+        Of the whole range.
     blocks : list of Block
         In order of height.
 
     Raises
     ------
     CheckpointError
-        If a run is damaged or not complete, or the ranges do not meet.
+        If a run is damaged or not complete, the ranges do not meet, or the counts at a seam differ.
     """
     runs = []
     for folder in folders:

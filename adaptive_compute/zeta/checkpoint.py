@@ -138,7 +138,8 @@ class Checkpoint:
         if actual != stated:
             raise CheckpointError(f"block {number} ({path}) was changed: its hash is {actual}, it says {stated}")
         if content["previous"] != self._last or content["number"] != number:
-            raise CheckpointError(f"block {number} ({path}) does not follow the block before it")
+            before = "the block before it" if number else f"{RUN}: one of the two was changed"
+            raise CheckpointError(f"block {number} ({path}) does not follow {before}")
         self._last = actual
         first, last = (Height(int(b), float.fromhex(o)) for b, o in (content["first"], content["last"]))
         return Block(

@@ -312,6 +312,13 @@ def test_blocks_out_of_their_order_are_refused(run):
         list(zeta.Checkpoint(run).blocks())
 
 
+def test_a_changed_range_is_refused_by_the_file_it_stands_in(run):
+    path = run / checkpoint.RUN
+    path.write_text(path.read_text().replace('"8000"', '"9000"'))
+    with pytest.raises(zeta.CheckpointError, match=r"does not follow run\.json"):
+        archive.verify(run)
+
+
 def test_another_runs_checkpoint_is_refused(run):
     before = {p.name: p.read_bytes() for p in run.iterdir()}
     with pytest.raises(zeta.CheckpointError, match="another run: t1 '8000' there, '9000' asked"):
