@@ -122,7 +122,10 @@ def gated_convolution(z: Any, short: Any, h: Any, skip: Any = None) -> Any:
     [[[1.0, 20.0, 300.0]]]
     """
     _check(z, h, "z")
-    check_alike(short, z, "short", "z")
+    for x, name in ((short, "short"), (skip, "skip")):
+        if x is not None or name == "short":
+            _check_tensor(x, name)
+            check_alike(x, z, name, "z")
     if h.ndim != 3:
         raise ShapeError(f"h must be (order - 1, dim, taps), got shape {tuple(h.shape)}")
     streams = h.shape[0] + 2
@@ -325,12 +328,16 @@ def _is_transformed(*operands: Any) -> bool:
     )
 
 
+def _check_tensor(x: Any, name: str) -> None:
+    if not isinstance(x, torch.Tensor):
+        raise ArgumentTypeError(f"{name} must be a torch tensor, got {type(x).__name__}")
+    if x.dtype not in FLOATS:
+        raise DtypeError(f"{name} has dtype {x.dtype}; accepted: float16, bfloat16, float32 or float64")
+
+
 def _check(u: Any, h: Any, name: str) -> None:
     for x, what in ((u, name), (h, "h")):
-        if not isinstance(x, torch.Tensor):
-            raise ArgumentTypeError(f"{what} must be a torch tensor, got {type(x).__name__}")
-        if x.dtype not in FLOATS:
-            raise DtypeError(f"{what} has dtype {x.dtype}; accepted: float16, bfloat16, float32 or float64")
+        _check_tensor(x, what)
     check_alike(h, u, "h", name)
     if h.ndim < 2 or h.shape[-1] < 1:
         raise ShapeError(f"h must be (dim, taps) with at least one tap, got shape {tuple(h.shape)}")

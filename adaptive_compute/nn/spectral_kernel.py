@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .. import fft, ifft, nufft
 from ..core.errors import ArgumentError, ShapeError
+from .convolution import _is_transformed
 
 CHUNK = 64  # of the causal form: its direct part costs N * CHUNK, its states N / CHUNK
 CPU_BYTES, GPU_BYTES = 1 << 23, 1 << 28  # of the waves that are worked on together
@@ -54,6 +55,9 @@ class _Phases(torch.autograd.Function):  # type: ignore[misc]
 
 def phases(t: torch.Tensor, modes: int, dtype: Any = torch.float32) -> torch.Tensor:
     """Return e^{ikt} for k = 0..modes as a last axis, with parts in some dtype; the angles are taken in float64."""
+    if _is_transformed(t):  # torch.func and forward mode look into what they are to transform
+        angles = torch.remainder(t.double(), 2 * math.pi)[..., None] * torch.arange(modes + 1, device=t.device)
+        return torch.complex(angles.cos().to(dtype), angles.sin().to(dtype))
     return _Phases.apply(t, modes, dtype)
 
 

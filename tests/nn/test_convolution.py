@@ -180,6 +180,17 @@ def test_shapes_that_do_not_go_together_are_refused(z, short, h, said):
         nn.gated_convolution(torch.ones(z), torch.ones(short), torch.ones(h))
 
 
+def test_operands_that_are_no_tensors_are_refused_by_name():
+    z, short, h = torch.ones(3, 1, 4), torch.ones(3, 2), torch.ones(1, 1, 4)
+    for operands, said in (
+        ((z, [[1.0]], h), "short must be a torch tensor, got list"),
+        ((z, short, h, [[1.0]]), "skip must be a torch tensor, got list"),
+        ((z, short, h, torch.ones(1, 1).double()), "skip has dtype torch.float64, z have torch.float32"),
+    ):
+        with pytest.raises((ArgumentTypeError, DtypeError), match=said):
+            nn.gated_convolution(*operands)
+
+
 def test_fast_lengths_are_as_long_as_asked_and_not_much_longer():
     for least in range(1, 3000):
         length = blocks.fast_length(least)

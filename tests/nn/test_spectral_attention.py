@@ -209,6 +209,19 @@ def test_half_precision_and_empty_batches(form, device):
         assert apart(found, by_hand(narrow, x.to(dtype))) < bound
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own, in forward mode
+@pytest.mark.parametrize(("form", "method"), list(itertools.product(FORMS, ["nufft", "direct"])))
+def test_torch_func_looks_into_them(form, method):
+    torch.manual_seed(0)
+    layer, x = form(4, heads=2, modes=5, method=method).double(), drawn(2, 9, 4, dtype=torch.float64)
+    wanted = torch.autograd.grad(layer(x.requires_grad_()).square().sum(), x)[0]
+    x = x.detach()
+    assert torch.allclose(torch.func.grad(lambda x: layer(x).square().sum())(x), wanted, atol=1e-9)
+    assert torch.allclose(torch.func.vmap(lambda one: layer(one[None])[0])(x), layer(x), atol=1e-9)
+    near = (layer(x + 1e-6 * wanted) - layer(x - 1e-6 * wanted)) / 2e-6
+    assert torch.allclose(torch.func.jvp(layer, (x,), (wanted,))[1], near, atol=1e-6)
+
+
 def test_what_is_refused():
     layer = nn.SpectralAttention(8, max_length=9)
     for x, error, words in (
