@@ -161,8 +161,8 @@ class ImplicitFilter(torch.nn.Module):  # type: ignore[misc]
                 )  # fmt: skip
         for layer, frequency in zip(self.hidden, self.frequency):
             x = torch.sin(frequency * layer(x))
-        places = torch.arange(len(x), dtype=x.dtype, device=x.device)
-        return (self.last.weight @ x.T) * torch.exp(-self.rates * self.log_factors.exp() * places)
+        places = torch.arange(len(x), dtype=working_dtype(x.dtype), device=x.device)  # float16 ends at 65504
+        return (self.last.weight @ x.T) * torch.exp(-self.rates * self.log_factors.exp() * places).to(x.dtype)
 
 
 class MultiScaleFilter(torch.nn.Module):  # type: ignore[misc]

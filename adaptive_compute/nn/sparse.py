@@ -159,7 +159,7 @@ class SparseSpectralTensor:
 
     @property
     def kept(self) -> float:
-        """The share of the whole spectrum's coefficients that are stored, mirrors counted."""
+        """Stored coefficients over the places for them: of a real tensor, its half spectrum with the mirrors in it."""
         full = self.index.shape[0] * self.index.shape[1]
         return len(self.index) / full
 

@@ -46,7 +46,8 @@ def block_streaming_matmul(
     block : int, optional
         How many rows of w may be decoded at a time: what bounds the memory besides x's and the result's (and their
         transforms'). By default 1024 of a quantised matrix, and a panel of a sparse spectrum, which is decoded in the
-        panels it was made with; fewer rows than those are refused.
+        panels it was made with; fewer rows than those are refused. On the CPU the next panel is decoded ahead where
+        threads share the work, and the gradients decode one panel a thread.
 
     Returns
     -------

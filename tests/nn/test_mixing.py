@@ -18,6 +18,7 @@ from adaptive_compute.core.errors import (  # noqa: E402
     ShapeError,
 )
 from adaptive_compute.nn.blocks import fast_length  # noqa: E402
+from adaptive_compute.nn.filters import ImplicitFilter  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings(f"ignore::{NoProfileWarning.__module__}.{NoProfileWarning.__name__}")
 DIM, MOST = 6, 200
@@ -224,6 +225,13 @@ def test_half_precision_on_the_processor(layer, dtype):
     found = layer.to(dtype)(x.to(dtype))
     assert found.dtype == dtype
     assert (found.float() - wanted).norm() < 3e-2 * wanted.norm()
+
+
+def test_implicit_kernels_in_float16_reach_beyond_its_range():
+    torch.manual_seed(0)
+    filter_ = ImplicitFilter(2, 100_000, width=4, bands=2)
+    wanted = filter_.kernel()[:, 70_000:]
+    assert (filter_.half().kernel()[:, 70_000:].float() - wanted).norm() < 2e-2 * wanted.norm()
 
 
 @pytest.mark.parametrize("layer", list(LAYERS))
