@@ -156,6 +156,13 @@ def test_a_bare_array_of_a_dtype_that_numpy_has_not_is_refused():
         ac.exp(Bare(torch.ones(4, dtype=torch.bfloat16)))
 
 
+def test_no_nufft_is_written_into_an_array_known_by_protocol_alone():
+    strict = _strict()
+    x, c, out = strict.ones(3), strict.ones(3, dtype=strict.complex128), strict.zeros(4, dtype=strict.complex128)
+    with pytest.raises(TypeError, match="out cannot be a array_api_strict array"):
+        ac.nufft.nufft1d1(x, c, 4, out=out)
+
+
 class Elsewhere(Bare):
     """An array of a library with a namespace, on a device that nothing here can reach."""
 

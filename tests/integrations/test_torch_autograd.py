@@ -104,6 +104,13 @@ def test_the_axes_may_be_none_at_all():
     assert gradcheck(lambda x: ac.fftn(x, axes=()), (x,))
 
 
+def test_second_derivatives_of_attention_to_no_keys():
+    shapes = ((2, 3, 4), (2, 0, 4), (2, 0, 4))
+    operands = [torch.ones(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    assert gradcheck(ac.attention, operands)
+    assert gradgradcheck(ac.attention, operands)
+
+
 def test_functional_gradients():
     x = torch.arange(5.0, dtype=torch.float64)
     found = torch.func.grad(lambda x: ac.fft(x).abs().square().sum())(x)

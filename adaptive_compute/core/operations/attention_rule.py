@@ -508,7 +508,7 @@ def _differentiable_gradient(params: Any, arrays: tuple[Any, ...], dtype: Any, g
         scores = scores.masked_fill(kind.from_numpy(~kept).to(scores.device), -math.inf)
     if array is not None:
         scores = scores.masked_fill(~array, -math.inf)
-    top = scores.detach().amax(-1, keepdim=True)
+    top = scores.detach().amax(-1, keepdim=True) if lk else scores.new_zeros((*lead, lq, 1))
     weights = (scores - top.masked_fill(top == -math.inf, 0.0)).exp()
     weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-37)
     grouped_weights = weights.reshape(*grouped, lq, lk)

@@ -285,6 +285,8 @@ def check_out(out: Any, shape: tuple[int, ...], n_trans: int, data: Any) -> None
         )
     if found.shape != shape and not (n_trans == 1 and found.shape in ((1, *shape), shape[1:])):
         raise NufftError(f"out has shape {found.shape}; the result has {shape}{_out_said(found.shape, shape, n_trans)}")
+    if flags is None and not hasattr(out, "is_contiguous"):
+        raise NufftTypeError(f"out cannot be a {found.kind} array, which is not written to; take the returned array")
     if flags is None and not out.is_contiguous():
         raise NufftTypeError("out must be contiguous")
     if kind.needs_gradient(data) or kind.needs_gradient(out):
