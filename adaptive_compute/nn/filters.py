@@ -100,7 +100,31 @@ class LowRankFilter(torch.nn.Module):  # type: ignore[misc]
         return self.shares @ self.shapes
 
 
-class ImplicitFilter(torch.nn.Module):  # type: ignore[misc]
+class _Tabled(torch.nn.Module):  # type: ignore[misc]
+    """A module with tables that its arguments alone decide: made anew wherever, and in whatever dtype, it is moved to.
+
+    So a module that was made on ``torch.device("meta")`` has them after ``to_empty``, and one that was in half
+    precision for a while has lost nothing of them. They are no part of the state.
+    """
+
+    def tables(self) -> dict[str, torch.Tensor]:
+        """Return the tables by name, on the CPU, real ones in float64."""
+        raise NotImplementedError
+
+    def _place_tables(self, like: torch.Tensor | None = None) -> None:
+        for name, table in self.tables().items():
+            if table.is_floating_point():
+                table = table.to(torch.float32 if like is None else like.dtype)
+            device = torch.get_default_device() if like is None else like.device
+            self.register_buffer(name, table.to(device), persistent=False)
+
+    def _apply(self, *args: Any, **options: Any) -> Any:
+        super()._apply(*args, **options)
+        self._place_tables(next(self.parameters()))
+        return self
+
+
+class ImplicitFilter(_Tabled):
     """A small network of the position gives every kernel's values, under exponential windows [1]_.
 
     Parameters
@@ -134,10 +158,8 @@ class ImplicitFilter(torch.nn.Module):  # type: ignore[misc]
         super().__init__()
         for name, value in (("width", width), ("depth", depth), ("bands", bands)):
             whole(value, name)
-        place = torch.arange(max_length, dtype=torch.float64)[:, None] / max_length
-        turns = 2 * math.pi * place * torch.arange(1, bands + 1)
-        self.register_buffer("features", torch.cat([place, turns.cos(), turns.sin()], 1).float(), persistent=False)
-        self.register_buffer("rates", _windows(channels, max_length, shortest, longest).float(), persistent=False)
+        self._size = (channels, max_length, bands, shortest, longest)
+        self._place_tables()
         self.log_factors = torch.nn.Parameter(torch.zeros(channels, 1))
         sizes = [2 * bands + 1, *[width] * depth]
         self.hidden = torch.nn.ModuleList(torch.nn.Linear(a, b) for a, b in pairwise(sizes))
@@ -146,6 +168,15 @@ class ImplicitFilter(torch.nn.Module):  # type: ignore[misc]
         self.last = torch.nn.Linear(width, channels, bias=False)
         with torch.no_grad():
             self.last.weight /= self.kernel().norm(dim=1, keepdim=True).clamp_min(1e-12)
+
+    def tables(self) -> dict[str, torch.Tensor]:
+        """Return the network's input and the windows' rates."""
+        channels, max_length, bands, shortest, longest = self._size
+        with torch.device("cpu"):
+            place = torch.arange(max_length, dtype=torch.float64)[:, None] / max_length
+            turns = 2 * math.pi * place * torch.arange(1, bands + 1)
+            features = torch.cat([place, turns.cos(), turns.sin()], 1)
+            return {"features": features, "rates": _windows(channels, max_length, shortest, longest)}
 
     def kernel(self) -> Any:
         """Return the kernels (channels, max_length)."""
@@ -165,7 +196,7 @@ class ImplicitFilter(torch.nn.Module):  # type: ignore[misc]
         return (self.last.weight @ x.T) * torch.exp(-self.rates * self.log_factors.exp() * places).to(x.dtype)
 
 
-class MultiScaleFilter(torch.nn.Module):  # type: ignore[misc]
+class MultiScaleFilter(_Tabled):
     """Fine near by, coarse far away: every octave of lags has equally many values, between which lines are drawn [1]_.
 
     Band 0 are the first ``points`` lags, band b > 0 the lags from ``points 2^(b-1)`` to ``points 2^b``. The bands'
@@ -187,28 +218,38 @@ class MultiScaleFilter(torch.nn.Module):  # type: ignore[misc]
     def __init__(self, channels: int, max_length: int, points: int = 16, decay: float = 0.5) -> None:
         super().__init__()
         whole(points, "points")
-        octaves = max(math.ceil(math.log2(max_length / points)), 0)
-        starts = [0, *(points << b for b in range(octaves))]
-        knots = torch.cat(
-            [start + torch.arange(points, dtype=torch.float64) * max(start, points) / points for start in starts]
-            + [torch.tensor([float(points << octaves)], dtype=torch.float64)]
-        )
-        lags = torch.arange(max_length, dtype=torch.float64)
-        right = torch.searchsorted(knots, lags, right=True).clamp_max(len(knots) - 1)
-        share = (lags - knots[right - 1]) / (knots[right] - knots[right - 1])
-        self.register_buffer("right", right, persistent=False)
-        self.register_buffer("share", share.float(), persistent=False)
-        scale = decay ** (torch.arange(len(knots)) // points).float()
-        self.weight = torch.nn.Parameter(torch.randn(channels, len(knots)) * scale)
+        self._size = (max_length, points)
+        self._place_tables()
+        count = len(self._knots())
+        scale = decay ** (torch.arange(count) // points).float()
+        self.weight = torch.nn.Parameter(torch.randn(channels, count) * scale)
         with torch.no_grad():
             self.weight /= self.kernel().norm(dim=1, keepdim=True)
+
+    def _knots(self) -> torch.Tensor:
+        max_length, points = self._size
+        octaves = max(math.ceil(math.log2(max_length / points)), 0)
+        starts = [0, *(points << b for b in range(octaves))]
+        with torch.device("cpu"):
+            return torch.cat(
+                [start + torch.arange(points, dtype=torch.float64) * max(start, points) / points for start in starts]
+                + [torch.tensor([float(points << octaves)], dtype=torch.float64)]
+            )
+
+    def tables(self) -> dict[str, torch.Tensor]:
+        """Return for each lag the knot after it, and the share of that one's value."""
+        knots = self._knots()
+        with torch.device("cpu"):
+            lags = torch.arange(self._size[0], dtype=torch.float64)
+            right = torch.searchsorted(knots, lags, right=True).clamp_max(len(knots) - 1)
+            return {"right": right, "share": (lags - knots[right - 1]) / (knots[right] - knots[right - 1])}
 
     def kernel(self) -> Any:
         """Return the kernels (channels, max_length)."""
         return torch.lerp(self.weight[:, self.right - 1], self.weight[:, self.right], self.share)
 
 
-class Shaped(torch.nn.Module):  # type: ignore[misc]
+class Shaped(_Tabled):
     """Another filter with its spectrum changed: turned by rotary phases, or scaled and turned band by band.
 
     The kernel is transformed over ``n >= 2 max_length`` points, multiplied, transformed back, and cut to the lags
@@ -242,13 +283,19 @@ class Shaped(torch.nn.Module):  # type: ignore[misc]
         super().__init__()
         self.inner = inner
         self.n = fast_length(2 * max_length)
-        place = torch.linspace(0, whole(points, "points", 2) - 1, self.n // 2 + 1, dtype=torch.float64)
-        self.register_buffer("below", place.long().clamp_max(points - 2), persistent=False)
-        self.register_buffer("share", (place - place.long().clamp_max(points - 2)).float(), persistent=False)
+        self._points = whole(points, "points", 2)
+        self._place_tables()
         start = torch.logspace(0, -4, channels, base=10.0)[:, None] if rotary else None
         self.delay = None if start is None else torch.nn.Parameter(start)
         self.gain = torch.nn.Parameter(torch.zeros(channels, points)) if phase else None
         self.phase = torch.nn.Parameter(torch.zeros(channels, points)) if phase else None
+
+    def tables(self) -> dict[str, torch.Tensor]:
+        """Return for each bin the point below it, and how far it is towards the next."""
+        with torch.device("cpu"):
+            place = torch.linspace(0, self._points - 1, self.n // 2 + 1, dtype=torch.float64)
+            below = place.long().clamp_max(self._points - 2)
+            return {"below": below, "share": place - below}
 
     def kernel(self) -> Any:
         """Return the kernels (channels, max_length)."""

@@ -48,6 +48,7 @@ ONE_THREAD = 1 << 18  # multiplications of a real matrix product up to which Ope
 # Bytes of a grid from which the transforms of a stack are made one after another, each by all threads. FINUFFT's own
 # choice, a thread for each, was measured at 1.2 times as long with grids of 12 MB, and at the same with 0.8 MB.
 ONE_BY_ONE = 4 << 20
+MOST_LENDERS = 256  # sorts of plans that are known before those that are gone are looked for
 LEAST_SHARED = 1e5  # floating-point operations below which threads cost more than they save
 
 
@@ -127,6 +128,9 @@ class Finufft(Kernel):
         plan = PointsPlan(request, make, prepare, execute, nbytes, list if alone else partial(_partners, key, outcome))
         if p.type != 3 and p.n_trans == 1:
             with _lending:
+                if len(_lenders) >= MOST_LENDERS:  # what no plan is left of is forgotten
+                    for gone in [known for known, plans in _lenders.items() if not plans]:
+                        del _lenders[gone]
                 _lenders.setdefault(key, weakref.WeakSet()).add(plan)
         return plan
 
