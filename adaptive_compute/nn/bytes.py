@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ..core.errors import ArgumentError, ArgumentTypeError, BackendUnavailable, DtypeError, ShapeError
 from .layer import FLOATS, Layer, whole, working_dtype
@@ -149,9 +150,15 @@ def _triton_is_there() -> bool:
     return find_spec("triton") is not None
 
 
-@lru_cache(maxsize=64)
 def _steps(dim: int, device: Any, dtype: Any = torch.float32) -> torch.Tensor:
     """Return (2, dim): the turns of each feature for a unit of a byte's value, and those at the value zero."""
+    # what a mode such as FakeTensorMode makes of them must not be kept for other calls
+    make = _kept_steps if _get_current_dispatch_mode() is None else _kept_steps.__wrapped__
+    return make(dim, device, dtype)
+
+
+@lru_cache(maxsize=64)
+def _kept_steps(dim: int, device: Any, dtype: Any) -> torch.Tensor:
     turns = byte_frequencies(dim // 2) / VALUES
     shift = torch.zeros(dim // 2, dtype=turns.dtype)
     return torch.stack([turns.repeat(2), torch.cat([shift - 0.25, shift])]).to(device, dtype)

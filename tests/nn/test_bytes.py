@@ -183,3 +183,12 @@ def test_on_cuda():
             assert np.abs(found.double().cpu().numpy() - definition(x, dim)).max() <= bound
     with pytest.raises(BackendUnavailable, match="x is on cpu"):
         nn.ByteEncoder(4, device="cuda")(x)
+
+
+def test_what_a_mode_without_data_made_is_not_kept():
+    from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+    with FakeTensorMode():
+        assert isinstance(nn.byte_features(torch.zeros(1, 3, dtype=torch.uint8), 26), FakeTensor)
+    found = nn.byte_features(torch.zeros(1, 3, dtype=torch.uint8), 26)
+    assert type(found) is torch.Tensor
