@@ -170,7 +170,6 @@ def test_little_shared_memory(on_host, monkeypatch):
         (1, 16384, 2, torch.float32, 2),
         (1, 32767, 1, torch.bfloat16, 3),
         (2, 65536, 1, torch.float32, 3),
-        (1, 100_000, 1, torch.bfloat16, 3),
         (1, 200_000, 1, torch.float32, 3),
     ],
 )
