@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +33,10 @@ class Elementwise(Operation):
     name = "elementwise"
 
     def result(self, request: Request) -> tuple[Operand, ...]:
-        return _result(request)
+        operands = _present(request)
+        shape = broadcast_shapes(*(operand.shape for operand in operands))
+        dtype = program(request.params, tuple(operand.dtype for operand in operands)).dtype
+        return (Operand(shape, dtype, request.first.device, request.first.kind),)
 
     def work(self, request: Request) -> Work:
         operands = _present(request)
@@ -161,14 +164,6 @@ class Elementwise(Operation):
         self, params: Any, arrays: tuple[Any, ...], stacked: tuple[bool, ...], size: int
     ) -> tuple[Any, tuple[Any, ...], None]:
         return params, _aligned(arrays, stacked), None
-
-
-@lru_cache(maxsize=64)  # a decision asks many times
-def _result(request: Request) -> tuple[Operand, ...]:
-    operands = _present(request)
-    shape = broadcast_shapes(*(operand.shape for operand in operands))
-    dtype = program(request.params, tuple(operand.dtype for operand in operands)).dtype
-    return (Operand(shape, dtype, request.first.device, request.first.kind),)
 
 
 FAMILY = Elementwise()
