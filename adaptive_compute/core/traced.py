@@ -18,6 +18,12 @@ def compiling() -> bool:
     return torch is not None and torch.compiler.is_dynamo_compiling()
 
 
+def be_known() -> None:
+    """Let torch.compile, where torch is loaded, know this library's objects before it reads code that holds one."""
+    if "torch" in _modules and not compiling():
+        from ..integrations import torch_compile  # noqa: F401
+
+
 def in_graph(room: str, function: str, *args: Any, **kwargs: Any) -> Any:
     """Put a call of a function of ``core.operations`` into the graph that is being made."""
     # A statement, because that is what torch.compile runs instead of reading it.

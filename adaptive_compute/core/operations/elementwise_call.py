@@ -36,7 +36,7 @@ from ..expression import (
     variable,
 )
 from ..program import ACCEPTED, program
-from ..traced import compiling, in_graph
+from ..traced import be_known, compiling, in_graph
 from .elementwise_rule import FAMILY, VMAP, VmapParams, broadcast_shapes
 
 _NUMBERS = frozenset((bool, int, float, complex))
@@ -317,4 +317,5 @@ def elementwise(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     if not callable(function):
         raise ArgumentError(f"elementwise takes a function, got {type(function).__name__}")
+    be_known()
     return Mapped(function)
