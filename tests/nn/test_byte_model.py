@@ -9,7 +9,6 @@ import sys
 import pytest
 import torch
 
-import adaptive_compute as ac
 from adaptive_compute import nn
 from adaptive_compute.core.errors import NoProfileWarning
 from benchmarks.byte_model.data import load, starts
@@ -23,16 +22,6 @@ LENGTH = 32
 TINY = Recipe(steps=30, batch=8, length=LENGTH, rate=1e-2, warm_up=5, dropout=0.0, compiled="none", graph=False)
 SIZE = {"dim": 16, "layers": 2, "length": LENGTH, "heads": 2}
 KINDS = ("spectral", "transformer")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These are small: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with ac.using(threads=1):
-        yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -9,22 +9,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-import adaptive_compute as ac
 from adaptive_compute.core.errors import ArgumentError, ArgumentTypeError, DtypeError, NoProfileWarning, ShapeError
 from adaptive_compute.nn.certificate import certify_causal
 from adaptive_compute.nn.leaks import LEAKS, MaskedBins, SequenceNorm, UnpaddedConvolution
 
 pytestmark = pytest.mark.filterwarnings(f"ignore::{NoProfileWarning.__module__}.{NoProfileWarning.__name__}")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These are small: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with ac.using(threads=1):
-        yield
-    torch.set_num_threads(threads)
 
 
 class Direct(torch.nn.Module):

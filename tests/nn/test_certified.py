@@ -37,16 +37,6 @@ OVER_BYTES = ("ByteEmbedding", "ByteEncoder")
 NEEDS_OTHERS = ("kernels",)  # folders whose modules need a library that is not always there
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These are small: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with ac.using(threads=1):
-        yield
-    torch.set_num_threads(threads)
-
-
 def layers() -> list[type]:
     """Return every layer class of the room, listed among its public names or not."""
     for module in pkgutil.walk_packages(nn.__path__, f"{nn.__name__}."):

@@ -14,15 +14,6 @@ CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available
 DEVICES = ["cpu", CUDA]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These are small: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def drawn(*shape, seed=0, dtype=torch.float32):
     wide = torch.complex128 if dtype.is_complex else torch.float64
     return torch.randn(*shape, dtype=wide, generator=torch.Generator().manual_seed(seed)).to(dtype)

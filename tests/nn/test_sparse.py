@@ -29,15 +29,6 @@ SHAPES = [(96, 64), (37, 53), (1, 7), (9, 1), (8, 2), (5,), (8,), (4, 6, 8), (3,
 DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These are small: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def random(shape, dtype=torch.float64, seed=0):
     return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 

@@ -24,15 +24,6 @@ DEVICES = ["cpu", CUDA]
 SPARSE = ac.Blocks(np.random.default_rng(0).random((7, 7)) < 0.4, 16)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These are small: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def drawn(*shape, seed=0, dtype=torch.float32):
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
 

@@ -8,15 +8,14 @@ several threads never share a setting.
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from ...core.errors import NufftError, NufftWarning
 from ...core.operation import Request
-from ...core.operations.nufft_rule import LARGEST_PHASE, check_finite, coordinate_names
+from ...core.operations.nufft_period import TURN, TURN_REST, check_reach
+from ...core.operations.nufft_rule import check_finite, coordinate_names
 from ...core.transfer import counters
 from ..base import Plan
 
@@ -132,30 +131,17 @@ class PointsPlan(Plan):
             self._change.notify()
 
 
-# 2 pi as a sum, so that what is taken from a point is exact: multiples of the first part need no rounding.
-_TURN = float(np.float32(2 * np.pi))
-_EXACT = 2.0**29 * _TURN  # 24 bits of the first part, and 29 of turns
-_TURN_REST = float(8 * np.arctan(np.longdouble(1)) - np.longdouble(_TURN))
-
-
 def _folded(x: np.ndarray, name: str, n: int, eps: float) -> np.ndarray:
     """Return points within one period, [-pi, pi], in their own dtype.
 
     FINUFFT folds as well, but in the points' precision, which costs up to three times the rounding of points within.
-    Farther out than folding is exact, the highest of the ``n`` frequencies turns a point's rounding into an error.
     """
     reach = max(-float(x.min()), float(x.max()))
     if reach <= np.pi:
         return x
-    if reach > _EXACT:
-        error = n / 2 * reach / LARGEST_PHASE
-        said = f"{name} reaches {reach:.3g}, too far from [-pi, pi]: its rounding gives {n} modes an error of about"
-        if error >= 1:
-            raise NufftError(f"{said} {error:.1g}, which is no correct digit")
-        if error > eps:
-            warnings.warn(f"{said} {error:.1g}, more than eps={eps:.1g}", NufftWarning, stacklevel=2)
+    check_reach(reach, name, n, eps)
     wide = x.astype(np.float64)
     turns = np.rint(wide * (0.5 / np.pi))
-    wide -= turns * _TURN
-    wide -= turns * _TURN_REST
+    wide -= turns * TURN
+    wide -= turns * TURN_REST
     return wide.astype(x.dtype)

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...core.errors import DeviceOutOfMemory, NufftError, NufftWarning
+from ...core.errors import DeviceOutOfMemory, NufftError
 from ...core.operation import Request
 from ...core.operations.fft_rule import prime_factors
+from ...core.operations.nufft_period import TURN, TURN_REST, check_reach
 from ...core.operations.nufft_rule import (
     FLOOR,
-    LARGEST_PHASE,
     ROUNDING,
     NufftParams,
     coordinate_names,
@@ -319,33 +319,20 @@ def check_ranges(points: Sequence[Any], names: str) -> list[tuple[float, float]]
     return ranges
 
 
-# 2 pi as a sum, so that what is taken from a point is exact: multiples of the first part need no rounding.
-_TURN = float(np.float32(2 * np.pi))
-_EXACT = 2.0**29 * _TURN
-_TURN_REST = float(8 * np.arctan(np.longdouble(1)) - np.longdouble(_TURN))
 _SINGLE_TURNS = float(np.float32(0.5 / np.pi))  # what cuFINUFFT multiplies single-precision points by
 
 
 def placed(x: Any, low: float, high: float, name: str, n: int, eps: float, factor: float) -> Any:
-    """Return points as cuFINUFFT is to have them: within one period, which it would find in the points' precision.
-
-    Farther out than folding is exact, the highest of the ``n`` frequencies turns a point's rounding into an error.
-    """
+    """Return points as cuFINUFFT is to have them: within one period, which it would find in the points' precision."""
     import torch
 
     reach = max(-low, high)
-    if reach > _EXACT:
-        error = n / 2 * reach / LARGEST_PHASE
-        said = f"{name} reaches {reach:.3g}, too far from [-pi, pi]: its rounding gives {n} modes an error of about"
-        if error >= 1:
-            raise NufftError(f"{said} {error:.1g}, which is no correct digit")
-        if error > eps:
-            warnings.warn(f"{said} {error:.1g}, more than eps={eps:.1g}", NufftWarning, stacklevel=2)
+    check_reach(reach, name, n, eps)
     wide = x
     if reach > np.pi:
         wide = x.to(torch.float64)
         turns = torch.round(wide * (0.5 / np.pi))
-        wide = wide - turns * _TURN - turns * _TURN_REST
+        wide = wide - turns * TURN - turns * TURN_REST
     if x.dtype is torch.float32:
         return _on_grid(wide.to(torch.float64), fine_grid(n, factor)).to(torch.float32)
     return wide
