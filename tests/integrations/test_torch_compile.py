@@ -239,6 +239,19 @@ def test_names_that_do_not_say_everything_hold_the_process():
     assert names()[1] != there[1]
 
 
+def test_the_first_call_of_all_may_be_one_in_a_graph():
+    """In a process of its own, because what an earlier call loads would hide that this one does not."""
+    code = (
+        "import torch, adaptive_compute as ac\n"
+        "@ac.elementwise\n"
+        "def lorentz(x, width): return 1 / (1 + (x / width) ** 2)\n"
+        "x = torch.linspace(-1, 1, 7)\n"
+        "y = torch.compile(lambda x: lorentz(x, 2.0), fullgraph=True, backend='eager')(x)\n"
+        "assert torch.allclose(y, 1 / (1 + (x / 2) ** 2))\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True)
+
+
 def names():
     x = torch.ones(2, 2)
     params = attention_rule.AttentionParams(ac.Causal(), 1.0, False, None)
