@@ -181,3 +181,16 @@ def test_the_libraries_under_test_are_named():
     """A test run says which versions it met, so that a change there can be seen."""
     for name in ("array-api-strict",):
         assert importlib.metadata.version(name)
+
+
+def test_a_result_with_gaps_is_copied_and_counted(xp):
+    from adaptive_compute.core.array import kind_of
+
+    given = xp.zeros(3)
+    as_array(given, "x")
+    before = dict(ac.transfers()["copies"])
+    whole = np.arange(24, dtype=np.float32).reshape(4, 6)
+    np.testing.assert_array_equal(read(kind_of(given).from_numpy(whole[:, ::2])), whole[:, ::2])
+    assert ac.transfers()["copies"] != before
+    whole.flags.writeable = False
+    np.testing.assert_array_equal(read(kind_of(given).from_numpy(whole)), whole)
