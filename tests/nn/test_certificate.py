@@ -316,3 +316,17 @@ def test_numbers_from_elsewhere_are_refused():
 
     with pytest.raises(ArgumentError, match="from call to call"):
         certify_causal(Function(lambda x: x + random.random()), (2, 9, 4))
+
+
+class WhereLoud(torch.nn.Module):
+    """Sees the next position where that is larger than inputs usually are: no gradient tells of it."""
+
+    def forward(self, x):
+        after = torch.cat([x[:, 1:], torch.zeros_like(x[:, :1])], 1)
+        return x + (after > 8).to(x.dtype)
+
+
+def test_a_leak_that_only_loud_inputs_show_is_found():
+    report = nn.certify_causal(WhereLoud(), (2, 20, 4))
+    assert not report.causal
+    assert report.first_leak.found_by == "perturbation"
