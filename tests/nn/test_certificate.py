@@ -327,6 +327,6 @@ class WhereLoud(torch.nn.Module):
 
 
 def test_a_leak_that_only_loud_inputs_show_is_found():
-    report = nn.certify_causal(WhereLoud(), (2, 20, 4))
+    report = certify_causal(WhereLoud(), (2, 20, 4))
     assert not report.causal
     assert report.first_leak.found_by == "perturbation"
